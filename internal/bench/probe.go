@@ -1,0 +1,32 @@
+package bench
+
+import (
+	"context"
+	"time"
+)
+
+// Probe looks inside the server under test. The harness calls it before and after the
+// load, never during it.
+type Probe interface {
+	// Progress returns counts that only ever grow. The harness takes differences, so
+	// they may start anywhere.
+	Progress(ctx context.Context) (Progress, error)
+	// Seals returns how long each seal took, oldest first, from the first one that the
+	// probe has seen. Nil when the server does not tell.
+	Seals() []time.Duration
+	// Prove fetches the inclusion proof of one sealed attempt of the probe's choice, and
+	// returns how long that took.
+	Prove(ctx context.Context) (time.Duration, error)
+}
+
+// Progress is how far the server is.
+type Progress struct {
+	// Recorded is the number of attempts in the ledger.
+	Recorded int64
+	// Sealed is how many of them a signed tree head covers. In the same unit as
+	// Recorded: once the two are equal, nothing waits for a seal.
+	Sealed int64
+	// RoundTrips is the number of statements and transactions that the server has sent to
+	// its database and waited for, without the probe's own; negative when unknown.
+	RoundTrips int64
+}

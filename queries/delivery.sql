@@ -1,0 +1,52 @@
+-- name: ClaimDue :many
+-- The claimer's only query for work: rows that are due, whoever held them before. Index delivery_queue_due. Rows that
+-- another node is claiming are skipped. lost_owner is the node whose lease ran out, NULL for an ordinary retry.
+with due as (
+  select tenant_id, delivery_id, lease_owner
+  from delivery_queue
+  where due_at <= now()
+    and (destination_id is null or destination_id <> all(@full_destination_ids::uuid[]))
+  order by due_at
+  limit @max_rows::integer
+  for update skip locked
+)
+update delivery_queue q
+set lease_owner = @node_id::uuid, due_at = now() + make_interval(secs => @lease_seconds::float8)
+from due
+where q.tenant_id = due.tenant_id and q.delivery_id = due.delivery_id
+returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, due.lease_owner as lost_owner;
+
+-- name: LoadEvents :many
+-- What a claimed delivery carries. Primary key of events, one partition an event.
+select e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.defect
+from rows from (unnest(@tenant_ids::uuid[]), unnest(@event_ids::uuid[])) as u(tenant_id, event_id)
+join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id;
+
+-- name: ReleaseLeases :execrows
+-- Gives back what was claimed but not sent: due at due_ats, held by nobody. Called by the dispatcher, at shutdown and for
+-- what it cannot send before its lease ends. Primary key of delivery_queue.
+update delivery_queue q
+set lease_owner = null, due_at = u.due_at
+from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@due_ats::timestamptz[]))
+  as u(tenant_id, delivery_id, due_at)
+where q.tenant_id = u.tenant_id and q.delivery_id = u.delivery_id and q.lease_owner = @node_id::uuid;
+
+-- name: ExpireLeasesOfDeadNodes :execrows
+-- Makes the leases of nodes without a recent heartbeat due now, so that the next claim takes them over. A leased row is
+-- due within the lease's length, so index delivery_queue_due bounds what is read.
+update delivery_queue q
+set due_at = now()
+where q.due_at > now() and q.due_at <= now() + make_interval(secs => @lease_seconds::float8)
+  and q.lease_owner in (
+    select n.node_id from nodes n where n.heartbeat_at < now() - make_interval(secs => @dead_after_seconds::float8));
+
+-- name: Heartbeat :exec
+insert into nodes (node_id, name, version, roles) values (@node_id, @name, @version, @roles)
+on conflict (node_id) do update set heartbeat_at = now();
+
+-- name: RemoveNode :exec
+delete from nodes where node_id = @node_id;
+
+-- name: RemoveDeadNodes :execrows
+-- Forgets nodes that are dead for so long that none of their leases can be left.
+delete from nodes where heartbeat_at < now() - make_interval(secs => @dead_for_seconds::float8);

@@ -1,0 +1,61 @@
+-- name: CommitEvents :many
+-- One batch of accepted webhooks: keys, events and their deliveries. Called by the group commit of ingest. Returns the ids
+-- of the events that were new; those of the others are found by FirstEvents. A row without a dedup key has an empty
+-- key_hash. Rows must be sorted by key, so that two batches cannot deadlock, and a key must not come twice.
+with input as materialized (
+  select * from rows from (
+    unnest(@event_ids::uuid[]), unnest(@tenant_ids::uuid[]), unnest(@endpoint_ids::uuid[]),
+    unnest(@received_ats::timestamptz[]), unnest(@bodies::bytea[]), unnest(@headers::bytea[]),
+    unnest(@content_types::text[]), unnest(@event_types::text[]), unnest(@dedup_keys::text[]),
+    unnest(@key_hashes::bytea[]), unnest(@key_expiries::timestamptz[]), unnest(@source_addresses::text[]),
+    unnest(@defects::text[])
+  ) as u(event_id, tenant_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key, key_hash,
+    key_expires_at, source_address, defect)
+), won as (
+  insert into dedup_keys as d (tenant_id, endpoint_id, key_hash, event_id, expires_at)
+  select tenant_id, endpoint_id, key_hash, event_id, key_expires_at from input where key_hash <> ''
+  on conflict (tenant_id, endpoint_id, key_hash) do update
+    set event_id = excluded.event_id, expires_at = excluded.expires_at
+    where d.expires_at <= now()
+  returning event_id
+), fresh as materialized (
+  select event_id from won
+  union all
+  select event_id from input where key_hash = ''
+), stored as (
+  insert into events (tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
+    source_address, defect)
+  select tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
+    source_address, defect
+  from input where event_id in (select event_id from fresh)
+), queued as (
+  insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, lease_owner)
+  select u.tenant_id, u.delivery_id, u.event_id, u.endpoint_id,
+    nullif(u.destination_id, '00000000-0000-0000-0000-000000000000'),
+    case when u.leased then now() + make_interval(secs => @lease_seconds::float8) else now() end,
+    case when u.leased then @node_id::uuid end
+  from rows from (
+    unnest(@delivery_tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@delivery_event_ids::uuid[]),
+    unnest(@delivery_endpoint_ids::uuid[]), unnest(@delivery_destination_ids::uuid[]), unnest(@delivery_leased::boolean[])
+  ) as u(tenant_id, delivery_id, event_id, endpoint_id, destination_id, leased)
+  where u.event_id in (select event_id from fresh)
+)
+select event_id from fresh;
+
+-- name: FirstEvents :many
+-- The first event of each key, for the rows of a batch that CommitEvents did not take. Primary key of dedup_keys.
+select d.endpoint_id, d.key_hash, d.event_id
+from rows from (unnest(@tenant_ids::uuid[]), unnest(@endpoint_ids::uuid[]), unnest(@key_hashes::bytea[]))
+  as u(tenant_id, endpoint_id, key_hash)
+join dedup_keys d on d.tenant_id = u.tenant_id and d.endpoint_id = u.endpoint_id and d.key_hash = u.key_hash;
+
+-- name: CommittedEvents :many
+-- Which of these events are there: asked after a COMMIT whose answer was lost. Primary key of events.
+select e.event_id
+from rows from (unnest(@tenant_ids::uuid[]), unnest(@event_ids::uuid[])) as u(tenant_id, event_id)
+join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id;
+
+-- name: DeleteExpiredDedupKeys :execrows
+-- Called by maintenance, some at a time. Index dedup_keys_expires.
+delete from dedup_keys where ctid = any(array(
+  select d.ctid from dedup_keys d where d.expires_at <= now() limit @max_rows::integer for update skip locked));

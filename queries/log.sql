@@ -1,0 +1,85 @@
+-- name: EnsureLog :exec
+-- Makes the log on first start.
+insert into logs (log_id, origin) values (@log_id, @origin) on conflict do nothing;
+
+-- name: EnsureLogSealer :exec
+insert into log_sealers (log_id, root_hash) values (@log_id, @empty_root) on conflict do nothing;
+
+-- name: EnsureLogKey :exec
+insert into log_keys (log_id, public_key) values (@log_id, @public_key) on conflict do nothing;
+
+-- name: GetLog :one
+select log_id, origin, next_index, created_at from logs where log_id = @log_id;
+
+-- name: ListLogKeys :many
+select public_key, created_at, retired_at from log_keys where log_id = @log_id order by created_at;
+
+-- name: AcquireSealerLease :one
+-- Takes or renews the sealer's lease and reads what was published last. No row: another node holds it.
+update log_sealers
+set lease_owner = @node_id::uuid, lease_expires_at = now() + make_interval(secs => @lease_seconds::float8)
+where log_id = @log_id and (lease_owner is null or lease_owner = @node_id::uuid or lease_expires_at <= now())
+returning tree_size, root_hash;
+
+-- name: ReleaseSealerLease :exec
+update log_sealers set lease_owner = null, lease_expires_at = '-infinity'
+where log_id = @log_id and lease_owner = @node_id::uuid;
+
+-- name: UnsealedLeaves :one
+-- How many leaves wait for a seal, and since when the oldest of them. Primary key of attempts.
+select l.next_index, s.tree_size,
+  coalesce((select a.recorded_at from attempts a where a.log_id = l.log_id and a.leaf_index = s.tree_size), now())::timestamptz
+    as oldest_recorded_at, now()::timestamptz as read_at
+from logs l join log_sealers s using (log_id) where l.log_id = @log_id;
+
+-- name: LeafRange :many
+-- The leaves of a range, in order. Primary key of attempts.
+select leaf_index, leaf from attempts
+where log_id = @log_id and leaf_index >= @first_index and leaf_index < @end_index
+order by leaf_index;
+
+-- name: PutTiles :exec
+-- Writes tiles that are new or have grown. A tile never shrinks and never changes, so a late writer changes nothing.
+insert into tiles as t (log_id, level, tile_index, hashes)
+select @log_id::integer, u.level, u.tile_index, u.hashes
+from rows from (unnest(@levels::smallint[]), unnest(@tile_indexes::bigint[]), unnest(@hashes::bytea[]))
+  as u(level, tile_index, hashes)
+on conflict (log_id, level, tile_index) do update set hashes = excluded.hashes
+  where length(excluded.hashes) > length(t.hashes);
+
+-- name: GetTiles :many
+select t.level, t.tile_index, t.hashes
+from rows from (unnest(@levels::smallint[]), unnest(@tile_indexes::bigint[])) as u(level, tile_index)
+join tiles t on t.log_id = @log_id::integer and t.level = u.level and t.tile_index = u.tile_index;
+
+-- name: PublishTreeHead :one
+-- Publishes a signed head: compares and swaps the size and root of the one before it, held by this node's lease. No row:
+-- another sealer was faster, and this head must never be shown to anybody.
+with swapped as (
+  update log_sealers
+  set tree_size = @tree_size::bigint, root_hash = @root_hash::bytea
+  where log_id = @log_id::integer and lease_owner = @node_id::uuid and lease_expires_at > now()
+    and tree_size = @previous_size::bigint and root_hash = @previous_root::bytea
+  returning log_id
+)
+insert into tree_heads (log_id, tree_size, root_hash, signed_at, note)
+select log_id, @tree_size::bigint, @root_hash::bytea, @signed_at::timestamptz, @note::text from swapped
+returning tree_size;
+
+-- name: LatestTreeHead :one
+select tree_size, root_hash, signed_at, note from tree_heads where log_id = @log_id order by tree_size desc limit 1;
+
+-- name: TreeHeadAt :one
+select tree_size, root_hash, signed_at, note from tree_heads where log_id = @log_id and tree_size = @tree_size;
+
+-- name: FirstTreeHeadCovering :one
+-- The smallest head whose tree holds the leaf.
+select tree_size, root_hash, signed_at, note from tree_heads
+where log_id = @log_id and tree_size > @leaf_index order by tree_size limit 1;
+
+-- name: ListTreeHeads :many
+select tree_size, root_hash, signed_at, note from tree_heads
+where log_id = @log_id and tree_size < @before_size order by tree_size desc limit @max_rows::integer;
+
+-- name: CosignaturesOf :many
+select line from cosignatures where log_id = @log_id and tree_size = @tree_size order by created_at, key_name;

@@ -1,0 +1,3 @@
+-- name: MakePartitions :one
+-- Makes the partitions of the coming days. Called at start and each hour.
+select kapsel_make_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + @days_ahead::integer);
