@@ -72,14 +72,12 @@ create table endpoints (
   endpoint_id           uuid not null,
   display_name          text not null,
   state                 text not null default 'enabled' check (state in ('enabled', 'disabled')),
-  verification          jsonb not null,     -- preset name and its settings, never a secret
+  verification          jsonb not null,     -- kapsel.v1.Verification as JSON; never a secret
   payload_format        text not null check (payload_format in ('any', 'json')),
+  json_schema           text not null default '',
   max_body_bytes        integer not null check (max_body_bytes between 1 and 10485760),
-  dedup_source          text not null check (dedup_source in ('auto', 'header', 'json_path', 'body_hash', 'none')),
-  dedup_name            text not null default '',   -- header name or JSON path, for those sources
-  dedup_window_seconds  integer not null check (dedup_window_seconds between 1 and 2592000),
-  event_type_source     text not null default 'auto' check (event_type_source in ('auto', 'header', 'json_path', 'none')),
-  event_type_name       text not null default '',
+  deduplication         jsonb not null,     -- kapsel.v1.Deduplication as JSON
+  event_type_source     jsonb not null,     -- kapsel.v1.EventTypeSource as JSON
   created_at            timestamptz not null default now(),
   updated_at            timestamptz not null default now(),
   primary key (tenant_id, endpoint_id)
@@ -104,10 +102,13 @@ create table destinations (
   display_name        text not null,
   url                 text not null,
   state               text not null default 'enabled' check (state in ('enabled', 'paused', 'disabled')),
-  state_reason        text not null default '',
-  filter              jsonb not null default '{}',
-  retry_policy        jsonb not null default '{}',
-  headers             jsonb not null default '[]',   -- static headers added to each request
+  disable_reason      smallint not null default 0,   -- kapsel.v1.DisableReason
+  state_detail        text not null default '',
+  filter              jsonb not null,       -- kapsel.v1.Filter as JSON, and so on
+  signing             jsonb not null,
+  retry_policy        jsonb not null,
+  ordering            jsonb,
+  headers             jsonb not null,       -- static headers added to each request: [{"name", "value"}]
   forwarded_headers   text[] not null default '{}',  -- original headers passed on
   connect_timeout_ms  integer not null check (connect_timeout_ms between 1 and 30000),
   timeout_ms          integer not null check (timeout_ms between 1 and 30000),

@@ -6,11 +6,242 @@ package store
 
 import (
 	"time"
+
+	"github.com/google/uuid"
 )
+
+type ApiKey struct {
+	TenantID    uuid.UUID
+	KeyID       uuid.UUID
+	DisplayName string
+	Hint        string
+	SecretHash  []byte
+	Scopes      []string
+	CreatedAt   time.Time
+	ExpiresAt   *time.Time
+	LastUsedAt  *time.Time
+	RevokedAt   *time.Time
+}
+
+type Attempt struct {
+	LogID           int32
+	LeafIndex       int64
+	RecordedAt      time.Time
+	TenantID        uuid.UUID
+	AttemptID       uuid.UUID
+	DeliveryID      uuid.UUID
+	EventID         uuid.UUID
+	Outcome         int16
+	Leaf            []byte
+	Diagnosis       string
+	ResponseExcerpt []byte
+}
+
+type AttemptsDefault struct {
+	LogID           int32
+	LeafIndex       int64
+	RecordedAt      time.Time
+	TenantID        uuid.UUID
+	AttemptID       uuid.UUID
+	DeliveryID      uuid.UUID
+	EventID         uuid.UUID
+	Outcome         int16
+	Leaf            []byte
+	Diagnosis       string
+	ResponseExcerpt []byte
+}
+
+type Cancellation struct {
+	TenantID      uuid.UUID
+	DeliveryID    uuid.UUID
+	EventID       uuid.UUID
+	DestinationID uuid.UUID
+	Attempts      int32
+	Reason        string
+	CancelledAt   time.Time
+}
+
+type Cosignature struct {
+	LogID     int32
+	TreeSize  int64
+	KeyName   string
+	Line      string
+	CreatedAt time.Time
+}
+
+type DeadLetter struct {
+	TenantID      uuid.UUID
+	DeadLetterID  uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	DestinationID *uuid.UUID
+	Reason        int16
+	Attempts      int32
+	Diagnosis     string
+	LogID         int32
+	LeafIndex     int64
+	DeadAt        time.Time
+}
+
+type DedupKey struct {
+	TenantID   uuid.UUID
+	EndpointID uuid.UUID
+	KeyHash    []byte
+	EventID    uuid.UUID
+	ExpiresAt  time.Time
+}
+
+type DeliveryQueue struct {
+	TenantID      uuid.UUID
+	DeliveryID    uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	DestinationID *uuid.UUID
+	Attempts      int32
+	DueAt         time.Time
+	LeaseOwner    *uuid.UUID
+	ReplayOf      *uuid.UUID
+}
+
+type Destination struct {
+	TenantID         uuid.UUID
+	DestinationID    uuid.UUID
+	EndpointID       uuid.UUID
+	DisplayName      string
+	URL              string
+	State            string
+	DisableReason    int16
+	StateDetail      string
+	Filter           []byte
+	Signing          []byte
+	RetryPolicy      []byte
+	Ordering         []byte
+	Headers          []byte
+	ForwardedHeaders []string
+	ConnectTimeoutMs int32
+	TimeoutMs        int32
+	MaxInFlight      int32
+	RatePerSecond    *int32
+	CreatedAt        time.Time
+	UpdatedAt        time.Time
+}
+
+type DestinationSecret struct {
+	TenantID      uuid.UUID
+	DestinationID uuid.UUID
+	SecretID      uuid.UUID
+	Ciphertext    []byte
+	CreatedAt     time.Time
+	ExpiresAt     *time.Time
+}
+
+type Endpoint struct {
+	TenantID        uuid.UUID
+	EndpointID      uuid.UUID
+	DisplayName     string
+	State           string
+	Verification    []byte
+	PayloadFormat   string
+	JsonSchema      string
+	MaxBodyBytes    int32
+	Deduplication   []byte
+	EventTypeSource []byte
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
+}
+
+type EndpointSecret struct {
+	TenantID   uuid.UUID
+	EndpointID uuid.UUID
+	SecretID   uuid.UUID
+	Ciphertext []byte
+	CreatedAt  time.Time
+	ExpiresAt  *time.Time
+}
+
+type Event struct {
+	TenantID      uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	ReceivedAt    time.Time
+	Body          []byte
+	Headers       []byte
+	ContentType   string
+	EventType     string
+	DedupKey      string
+	SourceAddress string
+	Defect        string
+}
+
+type EventsDefault struct {
+	TenantID      uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	ReceivedAt    time.Time
+	Body          []byte
+	Headers       []byte
+	ContentType   string
+	EventType     string
+	DedupKey      string
+	SourceAddress string
+	Defect        string
+}
 
 type Log struct {
 	LogID     int32
 	Origin    string
 	NextIndex int64
 	CreatedAt time.Time
+}
+
+type LogKey struct {
+	LogID     int32
+	PublicKey []byte
+	CreatedAt time.Time
+	RetiredAt *time.Time
+}
+
+type LogSealer struct {
+	LogID          int32
+	LeaseOwner     *uuid.UUID
+	LeaseExpiresAt time.Time
+	TreeSize       int64
+	RootHash       []byte
+}
+
+type Node struct {
+	NodeID      uuid.UUID
+	Name        string
+	Version     string
+	Roles       []string
+	StartedAt   time.Time
+	HeartbeatAt time.Time
+}
+
+type Tenant struct {
+	TenantID        uuid.UUID
+	DisplayName     string
+	State           string
+	IngestPerSecond *int32
+	IngestBurst     *int32
+	IngestPerDay    *int64
+	MaxEndpoints    *int32
+	MaxDestinations *int32
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
+}
+
+type Tile struct {
+	LogID     int32
+	Level     int16
+	TileIndex int64
+	Hashes    []byte
+}
+
+type TreeHead struct {
+	LogID    int32
+	TreeSize int64
+	RootHash []byte
+	SignedAt time.Time
+	Note     string
 }

@@ -112,8 +112,8 @@ type EndpointServiceClient interface {
 	DeleteEndpoint(context.Context, *v1.DeleteEndpointRequest) (*v1.DeleteEndpointResponse, error)
 	// RotateEndpointSecret adds a new secret; the present ones stay valid until the overlap ends.
 	//
-	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND), INVALID_ARGUMENT (INVALID_SECRET), FAILED_PRECONDITION (INVALID_REQUEST)
-	// when the preset takes no secret. Next: give the new secret to the provider within the overlap.
+	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND), INVALID_ARGUMENT (INVALID_SECRET), also when the preset takes no secret.
+	// Next: give the new secret to the provider within the overlap.
 	RotateEndpointSecret(context.Context, *v1.RotateEndpointSecretRequest) (*v1.RotateEndpointSecretResponse, error)
 }
 
@@ -144,8 +144,8 @@ type EndpointServiceHandler interface {
 	DeleteEndpoint(context.Context, *v1.DeleteEndpointRequest) (*v1.DeleteEndpointResponse, error)
 	// RotateEndpointSecret adds a new secret; the present ones stay valid until the overlap ends.
 	//
-	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND), INVALID_ARGUMENT (INVALID_SECRET), FAILED_PRECONDITION (INVALID_REQUEST)
-	// when the preset takes no secret. Next: give the new secret to the provider within the overlap.
+	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND), INVALID_ARGUMENT (INVALID_SECRET), also when the preset takes no secret.
+	// Next: give the new secret to the provider within the overlap.
 	RotateEndpointSecret(context.Context, *v1.RotateEndpointSecretRequest) (*v1.RotateEndpointSecretResponse, error)
 }
 

@@ -1,0 +1,103 @@
+// Package store is the way into PostgreSQL: sqlc's generated queries (*.sql.go), the migrations, and two doors.
+//
+// The engine's door (Engine) is for intake, delivery, the recorder and the sealer: it runs as role kapsel_engine, which
+// has its own row-level security policies. The tenants' door (AsTenant) is for API requests: it runs as kapsel_tenant, in
+// a transaction bound to one tenant, so that a query that forgets its WHERE still sees no other tenant's row.
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	engineRole = "kapsel_engine"
+	tenantRole = "kapsel_tenant"
+
+	// Connections a node: 12 for the engine, 6 for requests. With the listener's one a node stays below 20.
+	engineConns = 12
+	tenantConns = 6
+
+	connectTimeout = 5 * time.Second
+)
+
+// DB holds the two pools of a node. Make it with Open.
+type DB struct {
+	*Queries
+	engine     *pgxpool.Pool
+	tenants    *pgxpool.Pool
+	roundTrips *atomic.Int64
+}
+
+// Open connects to the database that url names (a PostgreSQL connection URI or keyword string). The login role must be a
+// member of kapsel_engine and kapsel_tenant, which Migrate sees to for the role that it runs as.
+func Open(ctx context.Context, url string) (*DB, error) {
+	db := &DB{Queries: New(), roundTrips: new(atomic.Int64)}
+	var err error
+	if db.engine, err = openPool(ctx, url, engineRole, engineConns, db.roundTrips); err != nil {
+		return nil, err
+	}
+	if db.tenants, err = openPool(ctx, url, tenantRole, tenantConns, db.roundTrips); err != nil {
+		db.engine.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+func openPool(ctx context.Context, url, role string, maxConns int32, roundTrips *atomic.Int64) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read database URL: %w", err)
+	}
+	config.MaxConns = maxConns
+	config.ConnConfig.ConnectTimeout = connectTimeout
+	config.ConnConfig.RuntimeParams["role"] = role
+	config.ConnConfig.RuntimeParams["application_name"] = "kapsel"
+	config.ConnConfig.Tracer = roundTripCounter{roundTrips}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open database pool as %s: %w", role, err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connect to database as %s: %w", role, err)
+	}
+	return pool, nil
+}
+
+// Engine is the pool that runs as kapsel_engine.
+func (db *DB) Engine() *pgxpool.Pool { return db.engine }
+
+// AsTenant runs f in a transaction that sees and writes the rows of one tenant only.
+func (db *DB) AsTenant(ctx context.Context, tenantID uuid.UUID, f func(tx pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, db.tenants, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "select set_config('kapsel.tenant_id', $1, true)", tenantID.String()); err != nil {
+			return fmt.Errorf("bind transaction to tenant: %w", err)
+		}
+		return f(tx)
+	})
+}
+
+// RoundTrips counts the statements that this node has sent to the database so far.
+func (db *DB) RoundTrips() int64 { return db.roundTrips.Load() }
+
+// Close waits for borrowed connections and closes them all.
+func (db *DB) Close() {
+	db.tenants.Close()
+	db.engine.Close()
+}
+
+type roundTripCounter struct{ n *atomic.Int64 }
+
+func (c roundTripCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	c.n.Add(1)
+	return ctx
+}
+
+func (roundTripCounter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
