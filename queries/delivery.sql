@@ -17,10 +17,17 @@ where q.tenant_id = due.tenant_id and q.delivery_id = due.delivery_id
 returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, due.lease_owner as lost_owner;
 
 -- name: LoadEvents :many
--- What a claimed delivery carries. Primary key of events, one partition an event.
-select e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.defect
-from rows from (unnest(@tenant_ids::uuid[]), unnest(@event_ids::uuid[])) as u(tenant_id, event_id)
-join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id;
+-- What claimed deliveries carry, in the order asked, up to max_bytes of payload (at least one): a claim of many large
+-- payloads does not fill the memory. Primary key of events, one partition an event.
+select e.tenant_id, e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.defect
+from (
+  select u.tenant_id, u.event_id, u.position, sum(length(e.body)) over (order by u.position) as total_bytes
+  from rows from (unnest(@tenant_ids::uuid[]), unnest(@event_ids::uuid[])) with ordinality as u(tenant_id, event_id, position)
+  join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id
+) u
+join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id
+where u.total_bytes <= @max_bytes::bigint or u.position = 1
+order by u.position;
 
 -- name: ReleaseLeases :execrows
 -- Gives back what was claimed but not sent: due at due_ats, held by nobody. Called by the dispatcher, at shutdown and for

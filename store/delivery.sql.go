@@ -122,12 +122,19 @@ func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) e
 }
 
 const loadEvents = `-- name: LoadEvents :many
-select e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.defect
-from rows from (unnest($1::uuid[]), unnest($2::uuid[])) as u(tenant_id, event_id)
+select e.tenant_id, e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.defect
+from (
+  select u.tenant_id, u.event_id, u.position, sum(length(e.body)) over (order by u.position) as total_bytes
+  from rows from (unnest($1::uuid[]), unnest($2::uuid[])) with ordinality as u(tenant_id, event_id, position)
+  join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id
+) u
 join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id
+where u.total_bytes <= $3::bigint or u.position = 1
+order by u.position
 `
 
 type LoadEventsRow struct {
+	TenantID    uuid.UUID
 	EventID     uuid.UUID
 	ReceivedAt  time.Time
 	Body        []byte
@@ -137,9 +144,10 @@ type LoadEventsRow struct {
 	Defect      string
 }
 
-// What a claimed delivery carries. Primary key of events, one partition an event.
-func (q *Queries) LoadEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUID, eventIds []uuid.UUID) ([]LoadEventsRow, error) {
-	rows, err := db.Query(ctx, loadEvents, tenantIds, eventIds)
+// What claimed deliveries carry, in the order asked, up to max_bytes of payload (at least one): a claim of many large
+// payloads does not fill the memory. Primary key of events, one partition an event.
+func (q *Queries) LoadEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUID, eventIds []uuid.UUID, maxBytes int64) ([]LoadEventsRow, error) {
+	rows, err := db.Query(ctx, loadEvents, tenantIds, eventIds, maxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +156,7 @@ func (q *Queries) LoadEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUID
 	for rows.Next() {
 		var i LoadEventsRow
 		if err := rows.Scan(
+			&i.TenantID,
 			&i.EventID,
 			&i.ReceivedAt,
 			&i.Body,

@@ -10,34 +10,7 @@ import (
 	"github.com/google/uuid"
 )
 
-type ApiKey struct {
-	TenantID    uuid.UUID
-	KeyID       uuid.UUID
-	DisplayName string
-	Hint        string
-	SecretHash  []byte
-	Scopes      []string
-	CreatedAt   time.Time
-	ExpiresAt   *time.Time
-	LastUsedAt  *time.Time
-	RevokedAt   *time.Time
-}
-
 type Attempt struct {
-	LogID           int32
-	LeafIndex       int64
-	RecordedAt      time.Time
-	TenantID        uuid.UUID
-	AttemptID       uuid.UUID
-	DeliveryID      uuid.UUID
-	EventID         uuid.UUID
-	Outcome         int16
-	Leaf            []byte
-	Diagnosis       string
-	ResponseExcerpt []byte
-}
-
-type AttemptsDefault struct {
 	LogID           int32
 	LeafIndex       int64
 	RecordedAt      time.Time
@@ -61,14 +34,6 @@ type Cancellation struct {
 	CancelledAt   time.Time
 }
 
-type Cosignature struct {
-	LogID     int32
-	TreeSize  int64
-	KeyName   string
-	Line      string
-	CreatedAt time.Time
-}
-
 type DeadLetter struct {
 	TenantID      uuid.UUID
 	DeadLetterID  uuid.UUID
@@ -81,14 +46,6 @@ type DeadLetter struct {
 	LogID         int32
 	LeafIndex     int64
 	DeadAt        time.Time
-}
-
-type DedupKey struct {
-	TenantID   uuid.UUID
-	EndpointID uuid.UUID
-	KeyHash    []byte
-	EventID    uuid.UUID
-	ExpiresAt  time.Time
 }
 
 type DeliveryQueue struct {
@@ -126,15 +83,6 @@ type Destination struct {
 	UpdatedAt        time.Time
 }
 
-type DestinationSecret struct {
-	TenantID      uuid.UUID
-	DestinationID uuid.UUID
-	SecretID      uuid.UUID
-	Ciphertext    []byte
-	CreatedAt     time.Time
-	ExpiresAt     *time.Time
-}
-
 type Endpoint struct {
 	TenantID        uuid.UUID
 	EndpointID      uuid.UUID
@@ -150,98 +98,9 @@ type Endpoint struct {
 	UpdatedAt       time.Time
 }
 
-type EndpointSecret struct {
-	TenantID   uuid.UUID
-	EndpointID uuid.UUID
-	SecretID   uuid.UUID
-	Ciphertext []byte
-	CreatedAt  time.Time
-	ExpiresAt  *time.Time
-}
-
-type Event struct {
-	TenantID      uuid.UUID
-	EventID       uuid.UUID
-	EndpointID    uuid.UUID
-	ReceivedAt    time.Time
-	Body          []byte
-	Headers       []byte
-	ContentType   string
-	EventType     string
-	DedupKey      string
-	SourceAddress string
-	Defect        string
-}
-
-type EventsDefault struct {
-	TenantID      uuid.UUID
-	EventID       uuid.UUID
-	EndpointID    uuid.UUID
-	ReceivedAt    time.Time
-	Body          []byte
-	Headers       []byte
-	ContentType   string
-	EventType     string
-	DedupKey      string
-	SourceAddress string
-	Defect        string
-}
-
 type Log struct {
 	LogID     int32
 	Origin    string
 	NextIndex int64
 	CreatedAt time.Time
-}
-
-type LogKey struct {
-	LogID     int32
-	PublicKey []byte
-	CreatedAt time.Time
-	RetiredAt *time.Time
-}
-
-type LogSealer struct {
-	LogID          int32
-	LeaseOwner     *uuid.UUID
-	LeaseExpiresAt time.Time
-	TreeSize       int64
-	RootHash       []byte
-}
-
-type Node struct {
-	NodeID      uuid.UUID
-	Name        string
-	Version     string
-	Roles       []string
-	StartedAt   time.Time
-	HeartbeatAt time.Time
-}
-
-type Tenant struct {
-	TenantID        uuid.UUID
-	DisplayName     string
-	State           string
-	IngestPerSecond *int32
-	IngestBurst     *int32
-	IngestPerDay    *int64
-	MaxEndpoints    *int32
-	MaxDestinations *int32
-	CreatedAt       time.Time
-	UpdatedAt       time.Time
-}
-
-type Tile struct {
-	LogID     int32
-	Level     int16
-	TileIndex int64
-	Hashes    []byte
-}
-
-type TreeHead struct {
-	LogID    int32
-	TreeSize int64
-	RootHash []byte
-	SignedAt time.Time
-	Note     string
 }

@@ -24,7 +24,7 @@ func (l latencies) record(d time.Duration) {
 
 // ms is the latency in milliseconds that percent of all stayed within; 0 without any.
 func (l latencies) ms(percent float64) float64 {
-	if l.micros.TotalCount() == 0 {
+	if l.micros == nil || l.micros.TotalCount() == 0 {
 		return 0
 	}
 	return float64(l.micros.ValueAtQuantile(percent)) / 1000

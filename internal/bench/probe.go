@@ -8,8 +8,8 @@ import (
 // Probe looks inside the server under test. The harness calls it before and after the
 // load, never during it.
 type Probe interface {
-	// Progress returns counts that only ever grow. The harness takes differences, so
-	// they may start anywhere.
+	// Progress returns counts that only ever grow. They may start anywhere, Recorded and
+	// Sealed at the same place.
 	Progress(ctx context.Context) (Progress, error)
 	// Seals returns how long each seal took, oldest first, from the first one that the
 	// probe has seen. Nil when the server does not tell.
@@ -23,8 +23,8 @@ type Probe interface {
 type Progress struct {
 	// Recorded is the number of attempts in the ledger.
 	Recorded int64
-	// Sealed is how many of them a signed tree head covers. In the same unit as
-	// Recorded: once the two are equal, nothing waits for a seal.
+	// Sealed is how many of them a signed tree head covers, in the order of recording:
+	// once it reaches Recorded, nothing waits for a seal.
 	Sealed int64
 	// RoundTrips is the number of statements and transactions that the server has sent to
 	// its database and waited for, without the probe's own; negative when unknown.

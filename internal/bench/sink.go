@@ -100,7 +100,7 @@ func (s *Sink) serve(ctx context.Context, conn net.Conn) {
 	reply, last := []byte(s.reply), []byte(sinkReplyClose)
 	peek := make([]byte, markLength)
 	for ctx.Err() == nil {
-		close, n, err := readRequest(in, peek)
+		final, n, err := readRequest(in, peek)
 		if err != nil {
 			if answer := refusal(err); answer != "" {
 				s.foreign.Add(1)
@@ -109,7 +109,7 @@ func (s *Sink) serve(ctx context.Context, conn net.Conn) {
 			return
 		}
 		s.count(peek[:n])
-		if close {
+		if final {
 			conn.Write(last) // the connection closes either way
 			return
 		}
@@ -119,9 +119,9 @@ func (s *Sink) serve(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// readRequest consumes one request, and says whether the connection ends with it and how
+// readRequest consumes one request, and says whether it is the connection's final one and how
 // many of the body's first bytes are in peek.
-func readRequest(in *stream, peek []byte) (close bool, n int, err error) {
+func readRequest(in *stream, peek []byte) (final bool, n int, err error) {
 	start, lines, err := in.head()
 	if err != nil {
 		return false, 0, err

@@ -46,7 +46,9 @@ func parseFields(lines []byte) (fields, error) {
 		switch len(name) {
 		case len("Connection"):
 			if bytes.EqualFold(name, []byte("Connection")) {
-				f.close = bytes.EqualFold(bytes.TrimSpace(line[colon+1:]), []byte("close"))
+				for option := range bytes.SplitSeq(line[colon+1:], []byte(",")) {
+					f.close = f.close || bytes.EqualFold(bytes.TrimSpace(option), []byte("close"))
+				}
 			}
 		case len("Retry-After"):
 			if bytes.EqualFold(name, []byte("Retry-After")) {
@@ -241,20 +243,20 @@ func unexpected(err error) error {
 	return err
 }
 
-// parseStatus reads "HTTP/1.1 202 Accepted".
-func parseStatus(line []byte) (int, error) {
+// parseStatus reads "HTTP/1.1 202 Accepted". old says that the peer speaks HTTP/1.0, whose
+// connections end with each answer.
+func parseStatus(line []byte) (status int, old bool, err error) {
 	if len(line) < len("HTTP/1.1 200") || !bytes.HasPrefix(line, []byte("HTTP/1.")) || line[8] != ' ' {
-		return 0, fmt.Errorf("%w: status line", errMalformed)
+		return 0, false, fmt.Errorf("%w: status line", errMalformed)
 	}
-	status := 0
 	for _, c := range line[9:12] {
 		if c < '0' || c > '9' {
-			return 0, fmt.Errorf("%w: status line", errMalformed)
+			return 0, false, fmt.Errorf("%w: status line", errMalformed)
 		}
 		status = status*10 + int(c-'0')
 	}
 	if status < 100 {
-		return 0, fmt.Errorf("%w: status line", errMalformed)
+		return 0, false, fmt.Errorf("%w: status line", errMalformed)
 	}
-	return status, nil
+	return status, line[7] == '0', nil
 }

@@ -1,0 +1,66 @@
+# build, run, test and bench need only Go (and PostgreSQL's server binaries, see README.md). generate and check also build
+# the tools that tools/*.mod pin, which takes a few minutes the first time and a C compiler for sqlc.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BUF := go tool -modfile=tools/buf.mod buf
+SQLC := go tool -modfile=tools/sqlc.mod sqlc
+STATICCHECK := go tool -modfile=tools/staticcheck.mod staticcheck
+
+# The version is stamped from git where git can be asked (it refuses in a clone that belongs to someone else).
+VCS := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo false)
+
+# Arguments for run and bench: make bench ARGS="--rate 500 --json"
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## Build bin/kapsel.
+	go build -trimpath -buildvcs=$(VCS) -o bin/kapsel ./cmd/kapsel
+
+.PHONY: run
+run: build ## Start everything on this machine: database, demo endpoint and destination.
+	bin/kapsel dev $(ARGS)
+
+.PHONY: test
+test: ## Run all tests.
+	go test -timeout 20m ./...
+
+.PHONY: bench
+bench: build ## Measure the whole path with a server, a sink and a generator of its own.
+	bin/kapsel bench $(ARGS)
+
+.PHONY: generate
+generate: ## Generate third_party, gen and store/*.sql.go anew.
+	go run ./tools/protodeps third_party
+	$(BUF) generate
+	$(SQLC) generate
+	@tools/stale-queries.sh
+
+.PHONY: check
+check: check-generated check-go check-proto ## Check format, lint, contract and generated code.
+
+.PHONY: check-generated
+check-generated:
+	tools/check-generated.sh
+
+.PHONY: check-go
+check-go:
+	tools/check-format.sh
+	go vet ./...
+	$(STATICCHECK) ./...
+
+.PHONY: check-proto
+check-proto:
+	$(BUF) lint
+	$(BUF) format --diff --exit-code proto
+	tools/check-breaking.sh
+
+.PHONY: clean
+clean: ## Remove what was built.
+	rm -rf bin

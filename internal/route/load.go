@@ -1,0 +1,242 @@
+package route
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/secret"
+	"github.com/kapsel-dev/kapsel/internal/signature"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+// The purposes that bind a signing secret's ciphertext to its row, beside the tenant.
+const (
+	EndpointSecretPurpose    = "endpoint_secret"
+	DestinationSecretPurpose = "destination_secret"
+)
+
+const defaultDedupWindow = 24 * time.Hour
+
+// load reads the whole configuration. A row that cannot be compiled makes only its own endpoint or destination
+// unusable: it is left out, and named in problems.
+func load(ctx context.Context, db *store.DB, keys *secret.Keyring) (snapshot *Snapshot, problems []error, err error) {
+	endpointRows, err1 := db.RouteEndpoints(ctx, db.Engine())
+	endpointSecretRows, err2 := db.RouteEndpointSecrets(ctx, db.Engine())
+	destinationRows, err3 := db.RouteDestinations(ctx, db.Engine())
+	destinationSecretRows, err4 := db.RouteDestinationSecrets(ctx, db.Engine())
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return nil, nil, fmt.Errorf("read routes: %w", err)
+	}
+
+	secrets := make(map[uuid.UUID][][]byte)
+	for _, row := range endpointSecretRows {
+		plain, err := keys.Unseal(row.Ciphertext, secret.AssociatedData(row.TenantID, row.SecretID, EndpointSecretPurpose))
+		if err != nil {
+			problems = append(problems, fmt.Errorf("secret of endpoint %s: %w", id.Endpoint.Text(row.EndpointID), err))
+			continue
+		}
+		secrets[row.EndpointID] = append(secrets[row.EndpointID], plain.Reveal())
+	}
+	for _, row := range destinationSecretRows {
+		plain, err := keys.Unseal(row.Ciphertext, secret.AssociatedData(row.TenantID, row.SecretID, DestinationSecretPurpose))
+		if err != nil {
+			problems = append(problems, fmt.Errorf("secret of destination %s: %w", id.Destination.Text(row.DestinationID), err))
+			continue
+		}
+		secrets[row.DestinationID] = append(secrets[row.DestinationID], plain.Reveal())
+	}
+
+	snapshot = &Snapshot{
+		endpoints:    make(map[uuid.UUID]*Endpoint, len(endpointRows)),
+		destinations: make(map[uuid.UUID]*Destination, len(destinationRows)),
+	}
+	for _, row := range endpointRows {
+		endpoint, err := compileEndpoint(row, secrets[row.EndpointID])
+		if err != nil {
+			problems = append(problems, fmt.Errorf("endpoint %s: %w", id.Endpoint.Text(row.EndpointID), err))
+			continue
+		}
+		snapshot.endpoints[endpoint.ID] = endpoint
+	}
+	for _, row := range destinationRows {
+		destination, err := compileDestination(row, secrets[row.DestinationID])
+		if err != nil {
+			problems = append(problems, fmt.Errorf("destination %s: %w", id.Destination.Text(row.DestinationID), err))
+			// Its deliveries are held, never sent in another way than was asked for.
+			snapshot.inactive = append(snapshot.inactive, row.DestinationID)
+			continue
+		}
+		snapshot.destinations[destination.ID] = destination
+		if !destination.Active {
+			snapshot.inactive = append(snapshot.inactive, destination.ID)
+		}
+		if endpoint := snapshot.endpoints[destination.EndpointID]; endpoint != nil {
+			endpoint.Destinations = append(endpoint.Destinations, destination)
+		}
+	}
+	return snapshot, problems, nil
+}
+
+func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte) (*Endpoint, error) {
+	var verification kapselv1.Verification
+	var dedup kapselv1.Deduplication
+	var eventType kapselv1.EventTypeSource
+	if err := errors.Join(decode(row.Verification, &verification), decode(row.Deduplication, &dedup),
+		decode(row.EventTypeSource, &eventType)); err != nil {
+		return nil, err
+	}
+	config := SignatureConfig(&verification)
+	verifier, err := signature.NewVerifier(config, secrets)
+	if err != nil {
+		return nil, err
+	}
+	endpoint := &Endpoint{
+		TenantID: row.TenantID, ID: row.EndpointID,
+		Enabled:      row.State == "enabled" && row.TenantState == "active",
+		Preset:       config.Preset,
+		Verifier:     verifier,
+		RequireJSON:  row.PayloadFormat == "json",
+		MaxBodyBytes: int(row.MaxBodyBytes),
+		Dedup:        Dedup{Window: durationOr(dedup.Window, defaultDedupWindow)},
+	}
+	switch dedup.Source {
+	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_HEADER:
+		endpoint.Dedup.Source, endpoint.Dedup.Name = DedupHeader, http.CanonicalHeaderKey(dedup.Header)
+	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_JSON_PATH:
+		endpoint.Dedup.Source, endpoint.Dedup.Name = DedupJSONPath, dedup.JsonPath
+	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_BODY_HASH:
+		endpoint.Dedup.Source = DedupBodyHash
+	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_NONE:
+		endpoint.Dedup.Source = DedupNone
+	default:
+		endpoint.Dedup.Source = DedupAuto
+	}
+	switch eventType.Kind {
+	case kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_HEADER:
+		endpoint.EventType = EventType{EventTypeHeader, http.CanonicalHeaderKey(eventType.Header)}
+	case kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_JSON_PATH:
+		endpoint.EventType = EventType{EventTypeJSONPath, eventType.JsonPath}
+	case kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_NONE:
+		endpoint.EventType = EventType{Source: EventTypeNone}
+	}
+	return endpoint, nil
+}
+
+// SignatureConfig is the verification of an endpoint as package signature takes it.
+func SignatureConfig(v *kapselv1.Verification) signature.Config {
+	config := signature.Config{Preset: v.GetPreset(), Tolerance: v.GetTolerance().AsDuration()}
+	if config.Preset == "" {
+		config.Preset = signature.PresetNone
+	}
+	if g := v.GetGeneric(); g != nil {
+		config.Header, config.Prefix, config.Content = g.Header, g.Prefix, g.Content
+		config.TimestampHeader = g.TimestampHeader
+		if g.Encoding == kapselv1.SignatureEncoding_SIGNATURE_ENCODING_BASE64 {
+			config.Encoding = signature.Base64
+		}
+	}
+	return config
+}
+
+func compileDestination(row store.RouteDestinationsRow, secrets [][]byte) (*Destination, error) {
+	var filter kapselv1.Filter
+	var retry kapselv1.RetryPolicy
+	var headers []struct{ Name, Value string }
+	if err := errors.Join(decode(row.Filter, &filter), decode(row.RetryPolicy, &retry), json.Unmarshal(row.Headers, &headers)); err != nil {
+		return nil, err
+	}
+	signer, err := signature.NewSigner(secrets)
+	if err != nil {
+		return nil, err
+	}
+	destination := &Destination{
+		TenantID: row.TenantID, ID: row.DestinationID, EndpointID: row.EndpointID,
+		URL:            row.URL,
+		Active:         row.State == "enabled",
+		Signer:         signer,
+		Headers:        make(http.Header, len(headers)),
+		ForwardAll:     slices.Contains(row.ForwardedHeaders, "*"),
+		ConnectTimeout: time.Duration(row.ConnectTimeoutMs) * time.Millisecond,
+		Timeout:        time.Duration(row.TimeoutMs) * time.Millisecond,
+		MaxInFlight:    int(row.MaxInFlight),
+		Retry:          compileRetry(&retry),
+		eventTypes:     filter.EventTypes,
+	}
+	for _, h := range headers {
+		destination.Headers.Add(h.Name, h.Value)
+	}
+	for _, name := range row.ForwardedHeaders {
+		destination.Forwarded = append(destination.Forwarded, http.CanonicalHeaderKey(name))
+	}
+	return destination, nil
+}
+
+// Defaults of a retry policy: the schedule that Standard Webhooks recommends, 10 attempts over about 75 hours.
+var defaultSchedule = []time.Duration{0, 5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour,
+	10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour}
+
+const (
+	defaultFactor      = 2.0
+	defaultCap         = 24 * time.Hour
+	defaultJitter      = 0.1
+	defaultMaxAttempts = 10
+)
+
+func compileRetry(p *kapselv1.RetryPolicy) RetryPolicy {
+	policy := RetryPolicy{
+		Base:        p.GetBase().AsDuration(),
+		Factor:      p.GetFactor(),
+		Cap:         durationOr(p.GetCap(), defaultCap),
+		Jitter:      defaultJitter,
+		MaxAttempts: int(p.GetMaxAttempts()),
+		MaxAge:      p.GetMaxAge().AsDuration(),
+	}
+	if p.Jitter != nil {
+		policy.Jitter = p.GetJitter()
+	}
+	if policy.Factor == 0 {
+		policy.Factor = defaultFactor
+	}
+	for _, wait := range p.GetSchedule() {
+		policy.Schedule = append(policy.Schedule, wait.AsDuration())
+	}
+	if len(policy.Schedule) == 0 && policy.Base == 0 {
+		policy.Schedule = defaultSchedule
+	}
+	if policy.MaxAttempts == 0 {
+		policy.MaxAttempts = defaultMaxAttempts
+		if len(policy.Schedule) > 0 {
+			policy.MaxAttempts = len(policy.Schedule)
+		}
+	}
+	for _, status := range p.GetFatalStatuses() {
+		policy.FatalStatuses = append(policy.FatalStatuses, int(status))
+	}
+	return policy
+}
+
+func durationOr(d *durationpb.Duration, fallback time.Duration) time.Duration {
+	if d == nil {
+		return fallback
+	}
+	return d.AsDuration()
+}
+
+func decode(data []byte, m proto.Message) error {
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, m); err != nil {
+		return fmt.Errorf("stored %s: %w", m.ProtoReflect().Descriptor().Name(), err)
+	}
+	return nil
+}
