@@ -156,6 +156,7 @@ create table events (
   event_type      text not null,
   dedup_key       text not null,            -- '' when the event has none
   source_address  text not null,
+  verification    text not null,            -- preset that its signature was checked by, 'none' when it was not
   defect          text not null,            -- why it cannot be delivered, '' when it can
   primary key (tenant_id, event_id)
 ) partition by range (event_id);

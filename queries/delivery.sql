@@ -19,7 +19,7 @@ returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_i
 -- name: LoadEvents :many
 -- What claimed deliveries carry, in the order asked, up to max_bytes of payload (at least one): a claim of many large
 -- payloads does not fill the memory. Primary key of events, one partition an event.
-select e.tenant_id, e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.defect
+select e.tenant_id, e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.verification, e.defect
 from (
   select u.tenant_id, u.event_id, u.position, sum(length(e.body)) over (order by u.position) as total_bytes
   from rows from (unnest(@tenant_ids::uuid[]), unnest(@event_ids::uuid[])) with ordinality as u(tenant_id, event_id, position)
@@ -30,12 +30,12 @@ where u.total_bytes <= @max_bytes::bigint or u.position = 1
 order by u.position;
 
 -- name: ReleaseLeases :execrows
--- Gives back what was claimed but not sent: due at due_ats, held by nobody. Called by the dispatcher, at shutdown and for
--- what it cannot send before its lease ends. Primary key of delivery_queue.
+-- Gives back what was claimed but not sent, due at once. A row that was taken over from a lost node goes back in that
+-- node's name, so that its attempt is still recorded by whoever claims it next. Primary key of delivery_queue.
 update delivery_queue q
-set lease_owner = null, due_at = u.due_at
-from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@due_ats::timestamptz[]))
-  as u(tenant_id, delivery_id, due_at)
+set lease_owner = nullif(u.lost_owner, '00000000-0000-0000-0000-000000000000'), due_at = now()
+from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@lost_owners::uuid[]))
+  as u(tenant_id, delivery_id, lost_owner)
 where q.tenant_id = u.tenant_id and q.delivery_id = u.delivery_id and q.lease_owner = @node_id::uuid;
 
 -- name: ExpireLeasesOfDeadNodes :execrows

@@ -8,9 +8,9 @@ with input as materialized (
     unnest(@received_ats::timestamptz[]), unnest(@bodies::bytea[]), unnest(@headers::bytea[]),
     unnest(@content_types::text[]), unnest(@event_types::text[]), unnest(@dedup_keys::text[]),
     unnest(@key_hashes::bytea[]), unnest(@key_expiries::timestamptz[]), unnest(@source_addresses::text[]),
-    unnest(@defects::text[])
+    unnest(@verifications::text[]), unnest(@defects::text[])
   ) as u(event_id, tenant_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key, key_hash,
-    key_expires_at, source_address, defect)
+    key_expires_at, source_address, verification, defect)
 ), won as (
   insert into dedup_keys as d (tenant_id, endpoint_id, key_hash, event_id, expires_at)
   select tenant_id, endpoint_id, key_hash, event_id, key_expires_at from input where key_hash <> ''
@@ -24,9 +24,9 @@ with input as materialized (
   select event_id from input where key_hash = ''
 ), stored as (
   insert into events (tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
-    source_address, defect)
+    source_address, verification, defect)
   select tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
-    source_address, defect
+    source_address, verification, defect
   from input where event_id in (select event_id from fresh)
 ), queued as (
   insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, lease_owner)

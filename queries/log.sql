@@ -26,16 +26,18 @@ update log_sealers set lease_owner = null, lease_expires_at = '-infinity'
 where log_id = @log_id and lease_owner = @node_id::uuid;
 
 -- name: UnsealedLeaves :one
--- How many leaves wait for a seal, and since when the oldest of them. Primary key of attempts.
+-- How many leaves wait for a seal, and for how long the oldest of them. Primary key of attempts, in the partitions since
+-- the last head was signed, with a day to spare.
 select l.next_index, s.tree_size,
-  coalesce((select a.recorded_at from attempts a where a.log_id = l.log_id and a.leaf_index = s.tree_size), now())::timestamptz
-    as oldest_recorded_at, now()::timestamptz as read_at
+  coalesce((select extract(epoch from now() - a.recorded_at) from attempts a
+    where a.log_id = l.log_id and a.leaf_index = s.tree_size and a.recorded_at >= @since::timestamptz), 0)::float8 as oldest_seconds
 from logs l join log_sealers s using (log_id) where l.log_id = @log_id;
 
 -- name: LeafRange :many
--- The leaves of a range, in order. Primary key of attempts.
+-- The leaves of a range, in order. Called by the sealer. Primary key of attempts, in the partitions since a time at which
+-- none of them was recorded yet.
 select leaf_index, leaf from attempts
-where log_id = @log_id and leaf_index >= @first_index and leaf_index < @end_index
+where log_id = @log_id and leaf_index >= @first_index and leaf_index < @end_index and recorded_at >= @since::timestamptz
 order by leaf_index;
 
 -- name: PutTiles :exec

@@ -2,7 +2,7 @@
 
 -- name: GetEvent :one
 -- Primary key of events, one partition.
-select event_id, tenant_id, endpoint_id, received_at, headers, content_type, event_type, dedup_key, source_address, defect,
+select event_id, tenant_id, endpoint_id, received_at, headers, content_type, event_type, dedup_key, source_address, verification, defect,
   length(body)::integer as body_bytes, sha256(body) as body_sha256
 from events where tenant_id = @tenant_id and event_id = @event_id;
 

@@ -122,7 +122,7 @@ func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) e
 }
 
 const loadEvents = `-- name: LoadEvents :many
-select e.tenant_id, e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.defect
+select e.tenant_id, e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.verification, e.defect
 from (
   select u.tenant_id, u.event_id, u.position, sum(length(e.body)) over (order by u.position) as total_bytes
   from rows from (unnest($1::uuid[]), unnest($2::uuid[])) with ordinality as u(tenant_id, event_id, position)
@@ -134,14 +134,15 @@ order by u.position
 `
 
 type LoadEventsRow struct {
-	TenantID    uuid.UUID
-	EventID     uuid.UUID
-	ReceivedAt  time.Time
-	Body        []byte
-	Headers     []byte
-	ContentType string
-	EventType   string
-	Defect      string
+	TenantID     uuid.UUID
+	EventID      uuid.UUID
+	ReceivedAt   time.Time
+	Body         []byte
+	Headers      []byte
+	ContentType  string
+	EventType    string
+	Verification string
+	Defect       string
 }
 
 // What claimed deliveries carry, in the order asked, up to max_bytes of payload (at least one): a claim of many large
@@ -163,6 +164,7 @@ func (q *Queries) LoadEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUID
 			&i.Headers,
 			&i.ContentType,
 			&i.EventType,
+			&i.Verification,
 			&i.Defect,
 		); err != nil {
 			return nil, err
@@ -177,9 +179,9 @@ func (q *Queries) LoadEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUID
 
 const releaseLeases = `-- name: ReleaseLeases :execrows
 update delivery_queue q
-set lease_owner = null, due_at = u.due_at
-from rows from (unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::timestamptz[]))
-  as u(tenant_id, delivery_id, due_at)
+set lease_owner = nullif(u.lost_owner, '00000000-0000-0000-0000-000000000000'), due_at = now()
+from rows from (unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::uuid[]))
+  as u(tenant_id, delivery_id, lost_owner)
 where q.tenant_id = u.tenant_id and q.delivery_id = u.delivery_id and q.lease_owner = $1::uuid
 `
 
@@ -187,17 +189,17 @@ type ReleaseLeasesParams struct {
 	NodeID      uuid.UUID
 	TenantIds   []uuid.UUID
 	DeliveryIds []uuid.UUID
-	DueAts      []time.Time
+	LostOwners  []uuid.UUID
 }
 
-// Gives back what was claimed but not sent: due at due_ats, held by nobody. Called by the dispatcher, at shutdown and for
-// what it cannot send before its lease ends. Primary key of delivery_queue.
+// Gives back what was claimed but not sent, due at once. A row that was taken over from a lost node goes back in that
+// node's name, so that its attempt is still recorded by whoever claims it next. Primary key of delivery_queue.
 func (q *Queries) ReleaseLeases(ctx context.Context, db DBTX, arg ReleaseLeasesParams) (int64, error) {
 	result, err := db.Exec(ctx, releaseLeases,
 		arg.NodeID,
 		arg.TenantIds,
 		arg.DeliveryIds,
-		arg.DueAts,
+		arg.LostOwners,
 	)
 	if err != nil {
 		return 0, err

@@ -14,14 +14,14 @@ import (
 
 const commitEvents = `-- name: CommitEvents :many
 with input as materialized (
-  select event_id, tenant_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key, key_hash, key_expires_at, source_address, defect from rows from (
+  select event_id, tenant_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key, key_hash, key_expires_at, source_address, verification, defect from rows from (
     unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::uuid[]),
     unnest($4::timestamptz[]), unnest($5::bytea[]), unnest($6::bytea[]),
     unnest($7::text[]), unnest($8::text[]), unnest($9::text[]),
     unnest($10::bytea[]), unnest($11::timestamptz[]), unnest($12::text[]),
-    unnest($13::text[])
+    unnest($13::text[]), unnest($14::text[])
   ) as u(event_id, tenant_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key, key_hash,
-    key_expires_at, source_address, defect)
+    key_expires_at, source_address, verification, defect)
 ), won as (
   insert into dedup_keys as d (tenant_id, endpoint_id, key_hash, event_id, expires_at)
   select tenant_id, endpoint_id, key_hash, event_id, key_expires_at from input where key_hash <> ''
@@ -35,19 +35,19 @@ with input as materialized (
   select event_id from input where key_hash = ''
 ), stored as (
   insert into events (tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
-    source_address, defect)
+    source_address, verification, defect)
   select tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
-    source_address, defect
+    source_address, verification, defect
   from input where event_id in (select event_id from fresh)
 ), queued as (
   insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, lease_owner)
   select u.tenant_id, u.delivery_id, u.event_id, u.endpoint_id,
     nullif(u.destination_id, '00000000-0000-0000-0000-000000000000'),
-    case when u.leased then now() + make_interval(secs => $14::float8) else now() end,
-    case when u.leased then $15::uuid end
+    case when u.leased then now() + make_interval(secs => $15::float8) else now() end,
+    case when u.leased then $16::uuid end
   from rows from (
-    unnest($16::uuid[]), unnest($17::uuid[]), unnest($18::uuid[]),
-    unnest($19::uuid[]), unnest($20::uuid[]), unnest($21::boolean[])
+    unnest($17::uuid[]), unnest($18::uuid[]), unnest($19::uuid[]),
+    unnest($20::uuid[]), unnest($21::uuid[]), unnest($22::boolean[])
   ) as u(tenant_id, delivery_id, event_id, endpoint_id, destination_id, leased)
   where u.event_id in (select event_id from fresh)
 )
@@ -67,6 +67,7 @@ type CommitEventsParams struct {
 	KeyHashes              [][]byte
 	KeyExpiries            []time.Time
 	SourceAddresses        []string
+	Verifications          []string
 	Defects                []string
 	LeaseSeconds           float64
 	NodeID                 uuid.UUID
@@ -95,6 +96,7 @@ func (q *Queries) CommitEvents(ctx context.Context, db DBTX, arg CommitEventsPar
 		arg.KeyHashes,
 		arg.KeyExpiries,
 		arg.SourceAddresses,
+		arg.Verifications,
 		arg.Defects,
 		arg.LeaseSeconds,
 		arg.NodeID,

@@ -182,18 +182,31 @@ func (q *Queries) LatestTreeHead(ctx context.Context, db DBTX, logID int32) (Lat
 
 const leafRange = `-- name: LeafRange :many
 select leaf_index, leaf from attempts
-where log_id = $1 and leaf_index >= $2 and leaf_index < $3
+where log_id = $1 and leaf_index >= $2 and leaf_index < $3 and recorded_at >= $4::timestamptz
 order by leaf_index
 `
+
+type LeafRangeParams struct {
+	LogID      int32
+	FirstIndex int64
+	EndIndex   int64
+	Since      time.Time
+}
 
 type LeafRangeRow struct {
 	LeafIndex int64
 	Leaf      []byte
 }
 
-// The leaves of a range, in order. Primary key of attempts.
-func (q *Queries) LeafRange(ctx context.Context, db DBTX, logID int32, firstIndex int64, endIndex int64) ([]LeafRangeRow, error) {
-	rows, err := db.Query(ctx, leafRange, logID, firstIndex, endIndex)
+// The leaves of a range, in order. Called by the sealer. Primary key of attempts, in the partitions since a time at which
+// none of them was recorded yet.
+func (q *Queries) LeafRange(ctx context.Context, db DBTX, arg LeafRangeParams) ([]LeafRangeRow, error) {
+	rows, err := db.Query(ctx, leafRange,
+		arg.LogID,
+		arg.FirstIndex,
+		arg.EndIndex,
+		arg.Since,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -383,27 +396,22 @@ func (q *Queries) TreeHeadAt(ctx context.Context, db DBTX, logID int32, treeSize
 
 const unsealedLeaves = `-- name: UnsealedLeaves :one
 select l.next_index, s.tree_size,
-  coalesce((select a.recorded_at from attempts a where a.log_id = l.log_id and a.leaf_index = s.tree_size), now())::timestamptz
-    as oldest_recorded_at, now()::timestamptz as read_at
-from logs l join log_sealers s using (log_id) where l.log_id = $1
+  coalesce((select extract(epoch from now() - a.recorded_at) from attempts a
+    where a.log_id = l.log_id and a.leaf_index = s.tree_size and a.recorded_at >= $1::timestamptz), 0)::float8 as oldest_seconds
+from logs l join log_sealers s using (log_id) where l.log_id = $2
 `
 
 type UnsealedLeavesRow struct {
-	NextIndex        int64
-	TreeSize         int64
-	OldestRecordedAt time.Time
-	ReadAt           time.Time
+	NextIndex     int64
+	TreeSize      int64
+	OldestSeconds float64
 }
 
-// How many leaves wait for a seal, and since when the oldest of them. Primary key of attempts.
-func (q *Queries) UnsealedLeaves(ctx context.Context, db DBTX, logID int32) (UnsealedLeavesRow, error) {
-	row := db.QueryRow(ctx, unsealedLeaves, logID)
+// How many leaves wait for a seal, and for how long the oldest of them. Primary key of attempts, in the partitions since
+// the last head was signed, with a day to spare.
+func (q *Queries) UnsealedLeaves(ctx context.Context, db DBTX, since time.Time, logID int32) (UnsealedLeavesRow, error) {
+	row := db.QueryRow(ctx, unsealedLeaves, since, logID)
 	var i UnsealedLeavesRow
-	err := row.Scan(
-		&i.NextIndex,
-		&i.TreeSize,
-		&i.OldestRecordedAt,
-		&i.ReadAt,
-	)
+	err := row.Scan(&i.NextIndex, &i.TreeSize, &i.OldestSeconds)
 	return i, err
 }

@@ -196,7 +196,7 @@ func (q *Queries) GetAttempt(ctx context.Context, db DBTX, attemptID uuid.UUID, 
 
 const getEvent = `-- name: GetEvent :one
 
-select event_id, tenant_id, endpoint_id, received_at, headers, content_type, event_type, dedup_key, source_address, defect,
+select event_id, tenant_id, endpoint_id, received_at, headers, content_type, event_type, dedup_key, source_address, verification, defect,
   length(body)::integer as body_bytes, sha256(body) as body_sha256
 from events where tenant_id = $1 and event_id = $2
 `
@@ -211,6 +211,7 @@ type GetEventRow struct {
 	EventType     string
 	DedupKey      string
 	SourceAddress string
+	Verification  string
 	Defect        string
 	BodyBytes     int32
 	BodySHA256    []byte
@@ -231,6 +232,7 @@ func (q *Queries) GetEvent(ctx context.Context, db DBTX, tenantID uuid.UUID, eve
 		&i.EventType,
 		&i.DedupKey,
 		&i.SourceAddress,
+		&i.Verification,
 		&i.Defect,
 		&i.BodyBytes,
 		&i.BodySHA256,

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-unformatted=$(go list -f '{{$dir := .Dir}}{{range .GoFiles}}{{$dir}}/{{.}}
+unformatted=$(go list -e -f '{{$dir := .Dir}}{{range .GoFiles}}{{$dir}}/{{.}}
 {{end}}{{range .CgoFiles}}{{$dir}}/{{.}}
 {{end}}{{range .IgnoredGoFiles}}{{$dir}}/{{.}}
 {{end}}{{range .TestGoFiles}}{{$dir}}/{{.}}

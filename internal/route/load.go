@@ -184,7 +184,7 @@ func compileDestination(row store.RouteDestinationsRow, secrets [][]byte) (*Dest
 }
 
 // Defaults of a retry policy: the schedule that Standard Webhooks recommends, 10 attempts over about 75 hours.
-var defaultSchedule = []time.Duration{0, 5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour,
+var defaultSchedule = []time.Duration{5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour,
 	10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour}
 
 const (
@@ -218,7 +218,7 @@ func compileRetry(p *kapselv1.RetryPolicy) RetryPolicy {
 	if policy.MaxAttempts == 0 {
 		policy.MaxAttempts = defaultMaxAttempts
 		if len(policy.Schedule) > 0 {
-			policy.MaxAttempts = len(policy.Schedule)
+			policy.MaxAttempts = len(policy.Schedule) + 1
 		}
 	}
 	for _, status := range p.GetFatalStatuses() {

@@ -113,7 +113,7 @@ func (d *Destination) Matches(eventType string) bool {
 
 // RetryPolicy says when a failed delivery is tried again. Zero values never occur: the loader fills in the defaults.
 type RetryPolicy struct {
-	// Schedule lists the waits before the attempts, the first included. It replaces Base, Factor and Cap.
+	// Schedule lists the waits before the second attempt, the third, and so on. It replaces Base, Factor and Cap.
 	Schedule []time.Duration
 	// The wait after attempt n is Base × Factor^(n-1), at most Cap.
 	Base   time.Duration

@@ -338,7 +338,7 @@ type Attempt struct {
 	ResponseExcerpt []byte `protobuf:"bytes,18,opt,name=response_excerpt,json=responseExcerpt,proto3" json:"response_excerpt,omitempty"`
 	// What went wrong, for people. Empty for a success.
 	Diagnosis string `protobuf:"bytes,19,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`
-	// Id of the node that made it, node_….
+	// Id of the node that made it, nod_…; for outcome UNKNOWN the one that was lost.
 	NodeId string `protobuf:"bytes,20,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// True when its result came after the node had lost its lease, so that it changed nothing but this record.
 	Late bool `protobuf:"varint,21,opt,name=late,proto3" json:"late,omitempty"`

@@ -638,7 +638,7 @@ type RetryPolicy struct {
 	// Largest number of attempts of a delivery, the first included, at most 100. 0: the length of the schedule plus one;
 	// 10 with a base.
 	MaxAttempts int32 `protobuf:"varint,6,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
-	// Age of an event after which no further attempt is made, 1 second to 30 days. Unset: 7 days.
+	// Age of an event after which no further attempt is made, 1 second to 30 days. Unset: no limit.
 	MaxAge *durationpb.Duration `protobuf:"bytes,7,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// Statuses that end a delivery at once, at most 100, each 300 to 599. 410 always does, and disables the destination.
 	FatalStatuses []int32 `protobuf:"varint,8,rep,packed,name=fatal_statuses,json=fatalStatuses,proto3" json:"fatal_statuses,omitempty"`

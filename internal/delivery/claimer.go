@@ -1,0 +1,157 @@
+package delivery
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+const (
+	claimInterval = 100 * time.Millisecond
+	maxClaim      = 500
+	// What one claim may bring into memory.
+	maxClaimBytes = 32 << 20
+)
+
+// Claimer takes due rows of the queue for this node.
+type Claimer struct {
+	db         *store.DB
+	nodeID     uuid.UUID
+	lease      time.Duration
+	routes     *route.Table
+	dispatcher *Dispatcher
+	leases     *Leases
+	log        *slog.Logger
+}
+
+// NewClaimer makes a claimer whose jobs go to dispatcher.
+func NewClaimer(db *store.DB, nodeID uuid.UUID, lease time.Duration, routes *route.Table, dispatcher *Dispatcher, leases *Leases, log *slog.Logger) *Claimer {
+	return &Claimer{db: db, nodeID: nodeID, lease: lease, routes: routes, dispatcher: dispatcher, leases: leases, log: log}
+}
+
+// Run claims due deliveries until ctx ends: often while there are any, ten times a second otherwise.
+func (c *Claimer) Run(ctx context.Context) error {
+	for {
+		claimed, err := c.claim(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		wait := claimInterval
+		switch {
+		case err != nil:
+			c.log.Warn("claim failed, trying again", "error", err)
+			wait = 10 * claimInterval
+		case claimed == maxClaim:
+			wait = 0
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// claim takes one batch and hands it over. It returns how many rows it took.
+func (c *Claimer) claim(ctx context.Context) (int, error) {
+	room := min(maxClaim, c.dispatcher.Room())
+	maxBytes := min(maxClaimBytes, c.dispatcher.RoomBytes())
+	if room <= 0 || maxBytes <= 0 {
+		return 0, nil
+	}
+	snapshot := c.routes.Snapshot()
+	started := time.Now()
+	rows, err := c.db.ClaimDue(ctx, c.db.Engine(), store.ClaimDueParams{
+		NodeID: c.nodeID, LeaseSeconds: c.lease.Seconds(), MaxRows: int32(room),
+		FullDestinationIds: append(c.dispatcher.FullDestinations(), snapshot.InactiveDestinations()...),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("claim due deliveries: %w", err)
+	}
+	if len(rows) == 0 {
+		return 0, nil
+	}
+	events, err := c.load(ctx, rows, maxBytes)
+	if err != nil {
+		c.giveBack(ctx, rows)
+		return 0, err
+	}
+	var unsent []store.ClaimDueRow
+	for _, row := range rows {
+		event := events[row.EventID]
+		if event == nil {
+			unsent = append(unsent, row) // beyond the bound of this batch
+			continue
+		}
+		job := Job{
+			Duty:      ledger.Duty{Event: event, DeliveryID: row.DeliveryID, Attempts: int(row.Attempts)},
+			LeaseEnds: started.Add(c.lease),
+		}
+		if row.DestinationID != nil {
+			job.DestinationID = *row.DestinationID
+			job.Destination = snapshot.Destination(*row.DestinationID)
+			if row.LostOwner != nil {
+				job.LostOwner = *row.LostOwner
+			}
+		}
+		c.dispatcher.reserve(job.Destination, len(event.Body))
+		c.dispatcher.Hold(job)
+	}
+	c.giveBack(ctx, unsent)
+	return len(rows), nil
+}
+
+// load reads the events of the rows, up to maxBytes of payload.
+func (c *Claimer) load(ctx context.Context, rows []store.ClaimDueRow, maxBytes int64) (map[uuid.UUID]*ledger.Event, error) {
+	params := store.LoadEventsParams{MaxBytes: maxBytes}
+	asked := make(map[uuid.UUID]bool, len(rows))
+	for _, row := range rows {
+		if !asked[row.EventID] {
+			asked[row.EventID] = true
+			params.TenantIds = append(params.TenantIds, row.TenantID)
+			params.EventIds = append(params.EventIds, row.EventID)
+		}
+	}
+	found, err := c.db.LoadEvents(ctx, c.db.Engine(), params)
+	if err != nil {
+		return nil, fmt.Errorf("load events of claimed deliveries: %w", err)
+	}
+	endpoints := make(map[uuid.UUID]uuid.UUID, len(rows))
+	for _, row := range rows {
+		endpoints[row.EventID] = row.EndpointID
+	}
+	events := make(map[uuid.UUID]*ledger.Event, len(found))
+	for _, row := range found {
+		event := &ledger.Event{
+			TenantID: row.TenantID, ID: row.EventID, EndpointID: endpoints[row.EventID],
+			ReceivedAt: row.ReceivedAt, Body: row.Body, Headers: row.Headers, ContentType: row.ContentType,
+			Type: row.EventType, Preset: row.Verification, Defect: row.Defect,
+			BodySHA256: sha256.Sum256(row.Body),
+		}
+		events[row.EventID] = event
+	}
+	return events, nil
+}
+
+// giveBack releases claimed rows, due at once.
+func (c *Claimer) giveBack(ctx context.Context, rows []store.ClaimDueRow) {
+	params := store.ReleaseLeasesParams{NodeID: c.nodeID}
+	for _, row := range rows {
+		lostOwner := uuid.Nil
+		if row.LostOwner != nil {
+			lostOwner = *row.LostOwner
+		}
+		params.TenantIds = append(params.TenantIds, row.TenantID)
+		params.DeliveryIds = append(params.DeliveryIds, row.DeliveryID)
+		params.LostOwners = append(params.LostOwners, lostOwner)
+	}
+	c.leases.release(ctx, params)
+}

@@ -1,0 +1,204 @@
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/route"
+)
+
+// What a node may hold in memory, waiting and in flight.
+const (
+	maxHeld      = 8192
+	maxHeldBytes = 96 << 20
+	// Of one destination: enough to keep its lane busy, not enough to fill the node.
+	maxHeldLane = 2048
+)
+
+// Dispatcher holds the jobs of this node and sends them, each destination in its own lane.
+type Dispatcher struct {
+	nodeID   uuid.UUID
+	sender   *Sender
+	recorder *ledger.Recorder
+	leases   *Leases
+	log      *slog.Logger
+
+	held      atomic.Int64
+	heldBytes atomic.Int64
+	lanes     sync.Map // destination id → *lane
+	stopped   atomic.Bool
+	busy      sync.WaitGroup
+}
+
+// NewDispatcher makes a dispatcher whose results go to recorder.
+func NewDispatcher(nodeID uuid.UUID, sender *Sender, recorder *ledger.Recorder, leases *Leases, log *slog.Logger) *Dispatcher {
+	return &Dispatcher{nodeID: nodeID, sender: sender, recorder: recorder, leases: leases, log: log}
+}
+
+// Reserve takes room for one delivery, and reports whether there was any. Each reservation ends in Hold or Unreserve.
+// A delivery without room goes to the queue, due at once, for whichever node has room.
+func (d *Dispatcher) Reserve(destination *route.Destination, bytes int) bool {
+	if d.stopped.Load() {
+		return false
+	}
+	if destination != nil && (!destination.Active || d.lane(destination.ID).held.Load() >= maxHeldLane) {
+		return false
+	}
+	if d.held.Load() >= maxHeld || d.heldBytes.Load()+int64(bytes) > maxHeldBytes {
+		return false
+	}
+	d.reserve(destination, bytes)
+	return true
+}
+
+func (d *Dispatcher) reserve(destination *route.Destination, bytes int) {
+	d.held.Add(1)
+	d.heldBytes.Add(int64(bytes))
+	if destination != nil {
+		d.lane(destination.ID).held.Add(1)
+	}
+}
+
+// Unreserve gives back the room of a delivery that was not committed, or that is done.
+func (d *Dispatcher) Unreserve(destination *route.Destination, bytes int) {
+	d.held.Add(-1)
+	d.heldBytes.Add(-int64(bytes))
+	if destination != nil {
+		d.lane(destination.ID).held.Add(-1)
+	}
+}
+
+// Room is how many more deliveries may be held.
+func (d *Dispatcher) Room() int { return int(maxHeld - d.held.Load()) }
+
+// RoomBytes is how many more bytes of payload may be held.
+func (d *Dispatcher) RoomBytes() int64 { return maxHeldBytes - d.heldBytes.Load() }
+
+// FullDestinations are those of which this node should claim no more.
+func (d *Dispatcher) FullDestinations() []uuid.UUID {
+	full := []uuid.UUID{}
+	d.lanes.Range(func(key, value any) bool {
+		if value.(*lane).held.Load() >= maxHeldLane {
+			full = append(full, key.(uuid.UUID))
+		}
+		return true
+	})
+	return full
+}
+
+// Hold takes over a job whose room was reserved. It never blocks.
+func (d *Dispatcher) Hold(job Job) {
+	if job.Destination == nil || job.LostOwner != uuid.Nil || d.stopped.Load() {
+		d.busy.Add(1)
+		go func() {
+			defer d.busy.Done()
+			d.settle(job)
+		}()
+		return
+	}
+	d.lane(job.Destination.ID).push(job)
+}
+
+// settle deals with a job that is not to be sent: a defect's dead letter, a lost node's attempt, or a late hand-over.
+func (d *Dispatcher) settle(job Job) {
+	switch {
+	case job.DestinationID == uuid.Nil:
+		d.submit(job, nil, ledger.Verdict{
+			Dead: leafv1.DeadLetterReason_DEAD_LETTER_REASON_MALFORMED_PAYLOAD, Diagnosis: job.Event.Defect,
+		})
+	case job.Destination == nil:
+		d.submit(job, nil, ledger.Verdict{
+			Dead: leafv1.DeadLetterReason_DEAD_LETTER_REASON_DESTINATION_GONE, Diagnosis: "the destination was deleted",
+		})
+	case job.LostOwner != uuid.Nil:
+		attempt := &ledger.Attempt{
+			ID: id.New(), URL: job.Destination.URL, NodeID: job.LostOwner,
+			Outcome: leafv1.Outcome_OUTCOME_UNKNOWN, Failure: leafv1.Failure_FAILURE_WORKER_LOST,
+			Diagnosis: "node " + id.Node.Text(job.LostOwner) + " was lost before it recorded a result",
+		}
+		d.submit(job, attempt, d.judge(job, attempt))
+	default:
+		d.giveBack([]Job{job})
+	}
+}
+
+// deliver makes one attempt of a job and hands the result to the ledger.
+func (d *Dispatcher) deliver(job Job) {
+	attempt := d.sender.Send(context.Background(), job)
+	attempt.NodeID = d.nodeID
+	attempt.Late = time.Now().After(job.LeaseEnds)
+	if d.log.Enabled(context.Background(), slog.LevelDebug) {
+		d.log.Debug("attempted", "event_id", id.Event.Text(job.Event.ID), "delivery_id", id.Delivery.Text(job.DeliveryID),
+			"attempt", job.Attempts+1, "url", job.Destination.URL, "status", attempt.StatusCode, "duration", attempt.Duration,
+			"diagnosis", attempt.Diagnosis)
+	}
+	d.submit(job, attempt, d.judge(job, attempt))
+}
+
+func (d *Dispatcher) judge(job Job, attempt *ledger.Attempt) ledger.Verdict {
+	now := time.Now()
+	return judge(job.Destination.Retry, attempt, job.Attempts+1, now.Sub(job.Event.ReceivedAt), rand.Float64(), now)
+}
+
+func (d *Dispatcher) submit(job Job, attempt *ledger.Attempt, verdict ledger.Verdict) {
+	d.recorder.Submit(ledger.Result{
+		Duty: job.Duty, Attempt: attempt, Verdict: verdict,
+		Recorded: func(int64) { d.Unreserve(job.Destination, len(job.Event.Body)) },
+	})
+}
+
+// canSend reports whether a send that begins now ends before the job's lease.
+func (d *Dispatcher) canSend(job Job) bool {
+	return !d.stopped.Load() && time.Until(job.LeaseEnds) >= job.Destination.Timeout+sendMargin
+}
+
+// giveBack returns jobs to the queue unsent.
+func (d *Dispatcher) giveBack(jobs []Job) {
+	if len(jobs) == 0 {
+		return
+	}
+	d.leases.Release(context.Background(), jobs)
+	for _, job := range jobs {
+		d.Unreserve(job.Destination, len(job.Event.Body))
+	}
+}
+
+// Stop takes no more jobs, gives back those that were not sent, and waits until those in flight have handed in their
+// results, or ctx ends.
+func (d *Dispatcher) Stop(ctx context.Context) error {
+	d.stopped.Store(true)
+	var unsent []Job
+	d.lanes.Range(func(_, value any) bool {
+		unsent = append(unsent, value.(*lane).drain()...)
+		return true
+	})
+	d.giveBack(unsent)
+	done := make(chan struct{})
+	go func() {
+		d.busy.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *Dispatcher) lane(destinationID uuid.UUID) *lane {
+	if l, found := d.lanes.Load(destinationID); found {
+		return l.(*lane)
+	}
+	l, _ := d.lanes.LoadOrStore(destinationID, &lane{dispatcher: d})
+	return l.(*lane)
+}

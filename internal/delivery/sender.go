@@ -1,0 +1,192 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"code.dny.dev/ssrf"
+
+	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/route"
+)
+
+const (
+	// A response is read and hashed up to here; what is longer is cut off, and the connection closed.
+	maxResponseBytes       = 64 << 10
+	maxResponseHeaderBytes = 64 << 10
+	// Kept of a response for people.
+	maxExcerptBytes = 1 << 10
+
+	tlsHandshakeTimeout = 10 * time.Second
+	idleConnTimeout     = 90 * time.Second
+	maxIdleConns        = 2048
+)
+
+// Sender makes attempts: one HTTP POST each, redirects not followed, every address checked after it was resolved.
+type Sender struct {
+	transport *http.Transport
+	userAgent string
+}
+
+type connectTimeoutKey struct{}
+
+// NewSender makes a sender that refuses private, loopback, link-local and other special addresses, except those in
+// allowed.
+func NewSender(allowed []netip.Prefix, version string) *Sender {
+	var v4, v6 []netip.Prefix
+	for _, prefix := range allowed {
+		if prefix.Addr().Is4() {
+			v4 = append(v4, prefix)
+		} else {
+			v6 = append(v6, prefix)
+		}
+	}
+	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		timeout, _ := ctx.Value(connectTimeoutKey{}).(time.Duration)
+		dialer := net.Dialer{Timeout: timeout, Control: guard.Safe}
+		return dialer.DialContext(ctx, network, address)
+	}
+	return &Sender{
+		userAgent: "Kapsel/" + version,
+		transport: &http.Transport{
+			Proxy:                  nil, // the guard must see the destination's own address
+			DialContext:            dial,
+			ForceAttemptHTTP2:      true,
+			TLSHandshakeTimeout:    tlsHandshakeTimeout,
+			MaxIdleConns:           maxIdleConns,
+			MaxIdleConnsPerHost:    1000, // the largest max_in_flight: no connection is closed between two sends of a busy lane
+			IdleConnTimeout:        idleConnTimeout,
+			MaxResponseHeaderBytes: maxResponseHeaderBytes,
+			DisableCompression:     true, // the response is hashed as it came
+			WriteBufferSize:        8 << 10,
+		},
+	}
+}
+
+// Close closes idle connections.
+func (s *Sender) Close() { s.transport.CloseIdleConnections() }
+
+// Send makes one attempt of a job. It always returns one: whatever happened is a result.
+func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
+	destination := job.Destination
+	attempt := &ledger.Attempt{ID: id.New(), URL: destination.URL, StartedAt: time.Now()}
+	defer func() { attempt.Duration = time.Since(attempt.StartedAt) }()
+
+	ctx = context.WithValue(ctx, connectTimeoutKey{}, destination.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, destination.Timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, destination.URL, bytes.NewReader(job.Event.Body))
+	if err != nil {
+		fail(attempt, leafv1.Failure_FAILURE_CONFIGURATION, err)
+		return attempt
+	}
+	request.Header = s.headers(job, attempt.StartedAt)
+	attempt.RequestHeaders = hashHeaders(request.Header)
+
+	response, err := s.transport.RoundTrip(request)
+	if err != nil {
+		fail(attempt, classify(err), err)
+		return attempt
+	}
+	defer response.Body.Close()
+	attempt.StatusCode = response.StatusCode
+	attempt.Response, err = readResponse(response.Body)
+	if response.StatusCode >= 200 && response.StatusCode <= 299 {
+		// The status is the answer (Standard Webhooks): a body that breaks off does not undo it.
+		attempt.Outcome = leafv1.Outcome_OUTCOME_SUCCEEDED
+		return attempt
+	}
+	attempt.Outcome = leafv1.Outcome_OUTCOME_FAILED
+	attempt.Failure = leafv1.Failure_FAILURE_STATUS
+	attempt.Diagnosis = "status " + strconv.Itoa(response.StatusCode)
+	if err != nil {
+		attempt.Diagnosis += ", body broke off: " + err.Error()
+	}
+	return attempt
+}
+
+// headers are those of the request: original ones by policy, the destination's own, Standard Webhooks and Kapsel's.
+// A late retry is signed afresh, since a receiver's tolerance is minutes.
+func (s *Sender) headers(job Job, now time.Time) http.Header {
+	event, destination := job.Event, job.Destination
+	header := make(http.Header, 10+len(destination.Headers)+len(destination.Forwarded))
+	if destination.ForwardAll || len(destination.Forwarded) > 0 {
+		forward(header, event.Headers, destination)
+	}
+	if event.ContentType != "" {
+		header["Content-Type"] = []string{event.ContentType}
+	}
+	for name, values := range destination.Headers {
+		header[name] = values
+	}
+	messageID := id.Event.Text(event.ID)
+	header["User-Agent"] = []string{s.userAgent}
+	header["Webhook-Id"] = []string{messageID}
+	header["Webhook-Timestamp"] = []string{strconv.FormatInt(now.Unix(), 10)}
+	header["Webhook-Signature"] = []string{destination.Signer.Sign(messageID, now, event.Body)}
+	header["Kapsel-Attempt"] = []string{strconv.Itoa(job.Attempts + 1)}
+	header["Kapsel-Received-At"] = []string{event.ReceivedAt.UTC().Format(time.RFC3339Nano)}
+	return header
+}
+
+// Headers of the webhook that "*" does not pass on: those of its connection (RFC 9110 section 7.6.1), its credentials,
+// and those that the request sets itself.
+var notForwarded = []string{"Authorization", "Connection", "Content-Length", "Cookie", "Expect", "Host", "Keep-Alive",
+	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+	"Webhook-Id", "Webhook-Signature", "Webhook-Timestamp", "Kapsel-Attempt", "Kapsel-Received-At"}
+
+func forward(header http.Header, lines []byte, destination *route.Destination) {
+	for line := range strings.SplitSeq(string(lines), "\r\n") {
+		name, value, found := strings.Cut(line, ": ")
+		if !found {
+			continue
+		}
+		if slices.Contains(destination.Forwarded, name) || destination.ForwardAll && !slices.Contains(notForwarded, name) {
+			header[name] = append(header[name], value)
+		}
+	}
+}
+
+// hashHeaders is the leaf's request_headers_sha256: "name: value\n" in lower case, sorted by name.
+func hashHeaders(header http.Header) [sha256.Size]byte {
+	names := make([]string, 0, len(header))
+	size := 0
+	for name, values := range header {
+		names = append(names, name)
+		for _, value := range values {
+			size += len(name) + len(value) + 3
+		}
+	}
+	slices.Sort(names)
+	lines := make([]byte, 0, size)
+	for _, name := range names {
+		for _, value := range header[name] {
+			lines = append(lines, strings.ToLower(name)...)
+			lines = append(lines, ": "...)
+			lines = append(lines, value...)
+			lines = append(lines, '\n')
+		}
+	}
+	return sha256.Sum256(lines)
+}
+
+func readResponse(body io.Reader) (*ledger.Response, error) {
+	data, err := io.ReadAll(io.LimitReader(body, maxResponseBytes+1))
+	response := &ledger.Response{Truncated: len(data) > maxResponseBytes}
+	data = data[:min(len(data), maxResponseBytes)]
+	response.SHA256, response.Bytes = sha256.Sum256(data), int64(len(data))
+	response.Excerpt = data[:min(len(data), maxExcerptBytes)]
+	return response, err
+}

@@ -1,0 +1,200 @@
+// Package ingest takes webhooks in: verify, check, find the deduplication key, commit, and only then a receipt.
+//
+// It is the first step of a webhook's way. Its invariants: no receipt before COMMIT returned; one key inside its window
+// makes one event; correctly signed bytes are never dropped, even when they cannot be delivered; what waits in memory is
+// bounded, and beyond the bound the source is told to come again.
+package ingest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/kapsel-dev/kapsel/internal/delivery"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/route"
+)
+
+var (
+	// ErrOverloaded says that as many webhooks wait for a commit as may: come again in a second.
+	ErrOverloaded = errors.New("too many webhooks wait to be stored")
+	// ErrUnavailable says that the database did not take the webhook in time. It may come again: if it was stored after
+	// all, its deduplication key finds it.
+	ErrUnavailable = errors.New("the database does not answer")
+	// ErrRejected says that the database refused this webhook's data.
+	ErrRejected = errors.New("the webhook cannot be stored")
+)
+
+// Webhook is what a source sent, verified or not.
+type Webhook struct {
+	Endpoint *route.Endpoint
+	Header   http.Header
+	// Body is kept: the caller must not change it afterwards.
+	Body          []byte
+	ReceivedAt    time.Time
+	SourceAddress string
+	// Trusted skips the provider's signature: the caller authenticated the source otherwise.
+	Trusted bool
+}
+
+// State of a webhook that was taken in.
+type State string
+
+// The states of a receipt.
+const (
+	Accepted     State = "accepted"
+	DeadLettered State = "dead_lettered"
+)
+
+// Receipt says that an event is committed.
+type Receipt struct {
+	EventID    uuid.UUID
+	State      State
+	Duplicate  bool
+	ReceivedAt time.Time
+}
+
+// Ingest is the way in. Make it with New.
+type Ingest struct {
+	committer *Committer
+}
+
+// New makes an Ingest whose events go through committer.
+func New(committer *Committer) *Ingest { return &Ingest{committer: committer} }
+
+// Accept takes a webhook in and returns its receipt once it is committed. Errors are those of signature.Verifier.Verify,
+// and the ones of this package.
+func (in *Ingest) Accept(ctx context.Context, w Webhook) (Receipt, error) {
+	preset := w.Endpoint.Preset
+	if w.Trusted {
+		preset = "api_key"
+	} else if err := w.Endpoint.Verifier.Verify(w.Header, w.Body, w.ReceivedAt); err != nil {
+		return Receipt{}, err
+	}
+	return in.committer.commit(ctx, newPending(w, preset))
+}
+
+// newPending decides all that is decided about a webhook before it is stored.
+func newPending(w Webhook, preset string) *pending {
+	event := &ledger.Event{
+		TenantID: w.Endpoint.TenantID, ID: id.New(), EndpointID: w.Endpoint.ID,
+		ReceivedAt: w.ReceivedAt, Body: w.Body, Headers: headerLines(w.Header),
+		ContentType: w.Header.Get("Content-Type"), Preset: preset,
+		BodySHA256: sha256.Sum256(w.Body),
+	}
+	if w.Endpoint.RequireJSON {
+		event.Defect = jsonDefect(w.Body)
+	}
+	event.Type = cleanText(eventType(w), maxEventTypeBytes)
+	p := &pending{
+		event: event, window: w.Endpoint.Dedup.Window, source: w.SourceAddress,
+		done: make(chan outcome, 1),
+	}
+	if key := dedupKey(w, event.BodySHA256); key != "" {
+		digest := sha256.Sum256([]byte(key))
+		p.key, p.keyHash = cleanText(key, maxShownKeyBytes), digest[:keyHashBytes]
+	}
+	if event.Defect != "" {
+		p.deliveries = []pendingDelivery{{id: id.New()}} // the duty to write its dead letter
+		return p
+	}
+	for _, destination := range w.Endpoint.Destinations {
+		if destination.Matches(event.Type) {
+			p.deliveries = append(p.deliveries, pendingDelivery{id: id.New(), destination: destination})
+		}
+	}
+	return p
+}
+
+// headerLines spells the headers as on the wire. The order of lines with different names has no meaning (RFC 9110
+// section 5.3) and is not kept by HTTP/2 and Go; they are sorted by name. Those of one name keep their order.
+func headerLines(header http.Header) []byte {
+	names := make([]string, 0, len(header))
+	size := 0
+	for name, values := range header {
+		names = append(names, name)
+		for _, value := range values {
+			size += len(name) + len(value) + 4
+		}
+	}
+	slices.Sort(names)
+	lines := make([]byte, 0, size)
+	for _, name := range names {
+		for _, value := range header[name] {
+			lines = append(append(append(append(lines, name...), ": "...), value...), "\r\n"...)
+		}
+	}
+	return lines
+}
+
+// cleanText makes foreign text fit for a text column: valid UTF-8, no NUL, bounded.
+func cleanText(s string, maxBytes int) string {
+	if len(s) > maxBytes {
+		s = s[:maxBytes]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// outcome of a commit, for the request that waits.
+type outcome struct {
+	firstID   uuid.UUID
+	duplicate bool
+	err       error
+}
+
+// pending is an event on its way to the database.
+type pending struct {
+	event      *ledger.Event
+	deliveries []pendingDelivery
+	key        string
+	keyHash    []byte // nil: no deduplication
+	window     time.Duration
+	source     string
+	done       chan outcome
+}
+
+type pendingDelivery struct {
+	id          uuid.UUID
+	destination *route.Destination // nil: the event has a defect
+	leased      bool
+}
+
+func (p *pending) bytes() int64 { return int64(len(p.event.Body) + len(p.event.Headers)) }
+
+func (p *pending) receipt(o outcome) (Receipt, error) {
+	if o.err != nil {
+		return Receipt{}, fmt.Errorf("store event: %w", o.err)
+	}
+	state := Accepted
+	if p.event.Defect != "" {
+		state = DeadLettered
+	}
+	return Receipt{EventID: o.firstID, State: state, Duplicate: o.duplicate, ReceivedAt: p.event.ReceivedAt}, nil
+}
+
+// jobs are the deliveries that this node leased to itself.
+func (p *pending) jobs(leaseEnds time.Time) []delivery.Job {
+	var jobs []delivery.Job
+	for _, d := range p.deliveries {
+		if !d.leased {
+			continue
+		}
+		job := delivery.Job{
+			Duty:        ledger.Duty{Event: p.event, DeliveryID: d.id},
+			Destination: d.destination, LeaseEnds: leaseEnds,
+		}
+		if d.destination != nil {
+			job.DestinationID = d.destination.ID
+		}
+		jobs = append(jobs, job)
+	}
+	return jobs
+}

@@ -1,0 +1,194 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+const (
+	// Results that may wait for a commit. Whoever has more waits in Submit, so that nothing more is sent than can be
+	// recorded.
+	maxWaiting = 4096
+	maxBatch   = 1000
+
+	minRetryWait = 50 * time.Millisecond
+	maxRetryWait = 2 * time.Second
+	// One statement: far above what a batch takes, below what would look like a hang.
+	statementTimeout = 20 * time.Second
+	// How far the database's clock may be behind ours, when rows are looked up by time.
+	clockSlack = time.Hour
+)
+
+// Recorder commits results in batches. Make it with NewRecorder, start it with Run.
+type Recorder struct {
+	db       *store.DB
+	nodeID   uuid.UUID
+	logID    int32
+	log      *slog.Logger
+	recorded func(leaves int)
+	waiting  chan Result
+	closed   chan struct{}
+}
+
+// NewRecorder makes a recorder for the log with that id. recorded is called after each commit with its number of
+// leaves, and must not block.
+func NewRecorder(db *store.DB, nodeID uuid.UUID, logID int32, log *slog.Logger, recorded func(leaves int)) *Recorder {
+	return &Recorder{
+		db: db, nodeID: nodeID, logID: logID, log: log, recorded: recorded,
+		waiting: make(chan Result, maxWaiting), closed: make(chan struct{}),
+	}
+}
+
+// Submit hands a result over. It waits while the recorder has all it may hold.
+func (r *Recorder) Submit(result Result) {
+	r.waiting <- result
+}
+
+// Close says that no more results come; Run returns when all are recorded.
+func (r *Recorder) Close() { close(r.closed) }
+
+// Run records until ctx ends, or until Close was called and nothing waits any more. While the database is away results
+// wait, and what came meanwhile lands as one batch.
+func (r *Recorder) Run(ctx context.Context) error {
+	batch := make([]Result, 0, maxBatch)
+	for {
+		batch = batch[:0]
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case result := <-r.waiting:
+			batch = append(batch, result)
+		case <-r.closed:
+			select {
+			case result := <-r.waiting:
+				batch = append(batch, result)
+			default:
+				return nil
+			}
+		}
+		batch = r.fill(batch)
+		if err := r.record(ctx, batch); err != nil {
+			return err
+		}
+	}
+}
+
+// fill takes what else waits: the batch is what came while the last one was written.
+func (r *Recorder) fill(batch []Result) []Result {
+	for len(batch) < maxBatch {
+		select {
+		case result := <-r.waiting:
+			batch = append(batch, result)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// record commits a batch, however long that takes. The error is ctx's.
+func (r *Recorder) record(ctx context.Context, results []Result) error {
+	batch, err := newBatch(r.nodeID, r.logID, results)
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	for wait, try := minRetryWait, 1; ; try++ {
+		indexes, err := r.commit(ctx, batch, try, started)
+		switch {
+		case err == nil:
+			r.finish(batch, indexes)
+			return nil
+		case isRowError(err) && len(results) > 1:
+			// One row is refused: it must not hold up the others.
+			half := len(results) / 2
+			return errors.Join(r.record(ctx, results[:half]), r.record(ctx, results[half:]))
+		case isRowError(err):
+			// Its lease runs out, and the takeover records it as unknown: not silent, and in nobody's way.
+			r.log.Error("result refused by the database", "delivery_id", id.Delivery.Text(results[0].Duty.DeliveryID), "error", err)
+			r.finish(batch, nil)
+			return nil
+		}
+		r.log.Warn("results not recorded, trying again", "results", len(results), "try", try, "error", err)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("record %d results: %w", len(results), ctx.Err())
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, maxRetryWait)
+	}
+}
+
+// commit writes the batch once, and returns its leaf indexes. After a failed try it first looks whether that one was
+// committed although its answer was lost.
+func (r *Recorder) commit(ctx context.Context, b *batch, try int, since time.Time) (map[uuid.UUID]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	if try > 1 {
+		indexes, err := r.committed(ctx, b, since)
+		if err != nil || indexes != nil {
+			return indexes, err
+		}
+	}
+	rows, err := r.db.RecordAttempts(ctx, r.db.Engine(), b.params)
+	if err != nil {
+		return nil, err
+	}
+	indexes := make(map[uuid.UUID]int64, len(rows))
+	for _, row := range rows {
+		indexes[row.AttemptID] = row.LeafIndex
+	}
+	return indexes, nil
+}
+
+// committed returns the leaf indexes of a batch that is in the ledger already, nil when it is not.
+func (r *Recorder) committed(ctx context.Context, b *batch, since time.Time) (map[uuid.UUID]int64, error) {
+	rows, err := r.db.RecordedAttempts(ctx, r.db.Engine(), b.params.LeafIds, since.Add(-clockSlack))
+	if err != nil {
+		return nil, fmt.Errorf("look up results: %w", err)
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	indexes := make(map[uuid.UUID]int64, len(rows))
+	for _, row := range rows {
+		indexes[row.AttemptID] = row.LeafIndex
+	}
+	return indexes, nil
+}
+
+func (r *Recorder) finish(b *batch, indexes map[uuid.UUID]int64) {
+	debug := r.log.Enabled(context.Background(), slog.LevelDebug)
+	for i, result := range b.results {
+		index, found := indexes[b.leafOf[i]]
+		if !found {
+			index = -1 // a dead letter whose lease was lost: another node writes it
+		}
+		if debug {
+			r.log.Debug("recorded", "event_id", id.Event.Text(result.Duty.Event.ID), "delivery_id",
+				id.Delivery.Text(result.Duty.DeliveryID), "leaf_index", index)
+		}
+		if result.Recorded != nil {
+			result.Recorded(index)
+		}
+	}
+	if r.recorded != nil {
+		r.recorded(len(indexes))
+	}
+}
+
+// isRowError reports whether the database refused the data, so that the same batch cannot succeed later: SQLSTATE
+// classes 22 (data exception) and 23 (integrity constraint violation).
+func isRowError(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && (pgErr.Code[:2] == "22" || pgErr.Code[:2] == "23")
+}
