@@ -45,7 +45,7 @@ update delivery_queue q
 set due_at = now()
 where q.due_at > now() and q.due_at <= now() + make_interval(secs => @lease_seconds::float8)
   and q.lease_owner in (
-    select n.node_id from nodes n where n.heartbeat_at < now() - make_interval(secs => @dead_after_seconds::float8));
+    select n.node_id from nodes n where n.node_id <> @node_id::uuid and n.heartbeat_at < now() - make_interval(secs => @dead_after_seconds::float8));
 
 -- name: Heartbeat :exec
 insert into nodes (node_id, name, version, roles) values (@node_id, @name, @version, @roles)

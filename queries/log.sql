@@ -26,8 +26,8 @@ update log_sealers set lease_owner = null, lease_expires_at = '-infinity'
 where log_id = @log_id and lease_owner = @node_id::uuid;
 
 -- name: UnsealedLeaves :one
--- How many leaves wait for a seal, and for how long the oldest of them. Primary key of attempts, in the partitions since
--- the last head was signed, with a day to spare.
+-- How many leaves wait for a seal, and for how long the oldest of them. Called by the sealer. Primary key of attempts, in
+-- the partitions since a time at which none of them was recorded yet.
 select l.next_index, s.tree_size,
   coalesce((select extract(epoch from now() - a.recorded_at) from attempts a
     where a.log_id = l.log_id and a.leaf_index = s.tree_size and a.recorded_at >= @since::timestamptz), 0)::float8 as oldest_seconds
@@ -36,7 +36,7 @@ from logs l join log_sealers s using (log_id) where l.log_id = @log_id;
 -- name: LeafRange :many
 -- The leaves of a range, in order. Called by the sealer. Primary key of attempts, in the partitions since a time at which
 -- none of them was recorded yet.
-select leaf_index, leaf from attempts
+select leaf_index, recorded_at, leaf from attempts
 where log_id = @log_id and leaf_index >= @first_index and leaf_index < @end_index and recorded_at >= @since::timestamptz
 order by leaf_index;
 

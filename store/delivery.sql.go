@@ -86,13 +86,13 @@ update delivery_queue q
 set due_at = now()
 where q.due_at > now() and q.due_at <= now() + make_interval(secs => $1::float8)
   and q.lease_owner in (
-    select n.node_id from nodes n where n.heartbeat_at < now() - make_interval(secs => $2::float8))
+    select n.node_id from nodes n where n.node_id <> $2::uuid and n.heartbeat_at < now() - make_interval(secs => $3::float8))
 `
 
 // Makes the leases of nodes without a recent heartbeat due now, so that the next claim takes them over. A leased row is
 // due within the lease's length, so index delivery_queue_due bounds what is read.
-func (q *Queries) ExpireLeasesOfDeadNodes(ctx context.Context, db DBTX, leaseSeconds float64, deadAfterSeconds float64) (int64, error) {
-	result, err := db.Exec(ctx, expireLeasesOfDeadNodes, leaseSeconds, deadAfterSeconds)
+func (q *Queries) ExpireLeasesOfDeadNodes(ctx context.Context, db DBTX, leaseSeconds float64, nodeID uuid.UUID, deadAfterSeconds float64) (int64, error) {
+	result, err := db.Exec(ctx, expireLeasesOfDeadNodes, leaseSeconds, nodeID, deadAfterSeconds)
 	if err != nil {
 		return 0, err
 	}

@@ -181,7 +181,7 @@ func (q *Queries) LatestTreeHead(ctx context.Context, db DBTX, logID int32) (Lat
 }
 
 const leafRange = `-- name: LeafRange :many
-select leaf_index, leaf from attempts
+select leaf_index, recorded_at, leaf from attempts
 where log_id = $1 and leaf_index >= $2 and leaf_index < $3 and recorded_at >= $4::timestamptz
 order by leaf_index
 `
@@ -194,8 +194,9 @@ type LeafRangeParams struct {
 }
 
 type LeafRangeRow struct {
-	LeafIndex int64
-	Leaf      []byte
+	LeafIndex  int64
+	RecordedAt time.Time
+	Leaf       []byte
 }
 
 // The leaves of a range, in order. Called by the sealer. Primary key of attempts, in the partitions since a time at which
@@ -214,7 +215,7 @@ func (q *Queries) LeafRange(ctx context.Context, db DBTX, arg LeafRangeParams) (
 	var items []LeafRangeRow
 	for rows.Next() {
 		var i LeafRangeRow
-		if err := rows.Scan(&i.LeafIndex, &i.Leaf); err != nil {
+		if err := rows.Scan(&i.LeafIndex, &i.RecordedAt, &i.Leaf); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -407,8 +408,8 @@ type UnsealedLeavesRow struct {
 	OldestSeconds float64
 }
 
-// How many leaves wait for a seal, and for how long the oldest of them. Primary key of attempts, in the partitions since
-// the last head was signed, with a day to spare.
+// How many leaves wait for a seal, and for how long the oldest of them. Called by the sealer. Primary key of attempts, in
+// the partitions since a time at which none of them was recorded yet.
 func (q *Queries) UnsealedLeaves(ctx context.Context, db DBTX, since time.Time, logID int32) (UnsealedLeavesRow, error) {
 	row := db.QueryRow(ctx, unsealedLeaves, since, logID)
 	var i UnsealedLeavesRow

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 )
 
@@ -44,6 +45,24 @@ func (a *account) own(path string) error {
 		return nil
 	}
 	return os.Chown(path, a.uid, a.gid)
+}
+
+// makeAll makes dir and what is missing above it, for us alone, or for the account to pass through
+// whatever our umask is.
+func (a *account) makeAll(dir string) error {
+	if a == nil {
+		return os.MkdirAll(dir, 0o700)
+	}
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	if err := a.makeAll(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		return err
+	}
+	return a.letThrough(dir)
 }
 
 // letThrough opens a directory of ours for passing through to what the account owns below it.

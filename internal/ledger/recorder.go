@@ -37,6 +37,7 @@ type Recorder struct {
 	recorded func(leaves int)
 	waiting  chan Result
 	closed   chan struct{}
+	drained  chan struct{}
 }
 
 // NewRecorder makes a recorder for the log with that id. recorded is called after each commit with its number of
@@ -44,7 +45,7 @@ type Recorder struct {
 func NewRecorder(db *store.DB, nodeID uuid.UUID, logID int32, log *slog.Logger, recorded func(leaves int)) *Recorder {
 	return &Recorder{
 		db: db, nodeID: nodeID, logID: logID, log: log, recorded: recorded,
-		waiting: make(chan Result, maxWaiting), closed: make(chan struct{}),
+		waiting: make(chan Result, maxWaiting), closed: make(chan struct{}), drained: make(chan struct{}),
 	}
 }
 
@@ -55,6 +56,16 @@ func (r *Recorder) Submit(result Result) {
 
 // Close says that no more results come; Run returns when all are recorded.
 func (r *Recorder) Close() { close(r.closed) }
+
+// Wait returns when all results are recorded after Close, or when ctx ends.
+func (r *Recorder) Wait(ctx context.Context) error {
+	select {
+	case <-r.drained:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%d results not recorded: %w", len(r.waiting), ctx.Err())
+	}
+}
 
 // Run records until ctx ends, or until Close was called and nothing waits any more. While the database is away results
 // wait, and what came meanwhile lands as one batch.
@@ -72,6 +83,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 			case result := <-r.waiting:
 				batch = append(batch, result)
 			default:
+				close(r.drained)
 				return nil
 			}
 		}

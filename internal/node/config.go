@@ -1,0 +1,105 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"time"
+
+	"github.com/kapsel-dev/kapsel/internal/tlog"
+)
+
+// Config says how a node runs. Zero fields have the defaults that their comments name.
+type Config struct {
+	// DatabaseURL is a PostgreSQL connection URI or keyword string. Required.
+	DatabaseURL string
+	// Listen is the TCP address of the API and of intake. Default 127.0.0.1:8080; port 0 picks one.
+	Listen string
+	// PublicURL is how clients reach this service. Default: http:// and the address that Listen came to.
+	PublicURL string
+	// StateDir holds the log's signing key, its high-water mark and the keyset that encrypts secrets. Required. Nodes of one
+	// service share the key and the keyset; lose them, and secrets cannot be read and no head can be signed any more.
+	StateDir string
+	// LogOrigin names the log in its checkpoints: a URL without scheme and trailing slash. It can never be changed.
+	// Default: what the database has, else PublicURL's host and /log/1.
+	LogOrigin string
+	// Hold is how long a webhook waits for a database that is away before its source gets 503. Default 5 s.
+	Hold time.Duration
+	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.
+	AllowedDestinations []netip.Prefix
+	// SealLeaves and SealAge say when a tree head is signed: so many leaves wait, or the oldest is so old.
+	// Defaults 100 and 10 s.
+	SealLeaves int64
+	SealAge    time.Duration
+	// DrainTimeout bounds each step of a shutdown. Default 20 s, longer than a destination's usual timeout.
+	DrainTimeout time.Duration
+	// Version of the program.
+	Version string
+	Logger  *slog.Logger
+	// OnSeal is called after each tree head was published. Optional; it must not block.
+	OnSeal func(tlog.SealStats)
+}
+
+const (
+	defaultListen       = "127.0.0.1:8080"
+	defaultHold         = 5 * time.Second
+	defaultDrainTimeout = 20 * time.Second
+
+	// logID is the one log that a service has.
+	logID = 1
+)
+
+var originPattern = regexp.MustCompile(`^[^\s+]{1,255}$`)
+
+func (c Config) withDefaults() Config {
+	if c.Listen == "" {
+		c.Listen = defaultListen
+	}
+	if c.Hold == 0 {
+		c.Hold = defaultHold
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = defaultDrainTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	return c
+}
+
+// Validate reports every field that cannot be, at once.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	if c.DatabaseURL == "" {
+		errs = append(errs, errors.New("database URL is missing: set KAPSEL_DATABASE_URL, or use `kapsel dev`"))
+	}
+	if c.StateDir == "" {
+		errs = append(errs, errors.New("state directory is missing: set --state-dir"))
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("listen address: %w: want host:port", err))
+	}
+	if c.PublicURL != "" {
+		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			errs = append(errs, fmt.Errorf("public URL %q: want http:// or https:// and a host", c.PublicURL))
+		}
+	}
+	if c.LogOrigin != "" && !originPattern.MatchString(c.LogOrigin) {
+		errs = append(errs, fmt.Errorf("log origin %q: want a URL without scheme, spaces and plus signs", c.LogOrigin))
+	}
+	if c.Hold < 0 || c.Hold > time.Minute {
+		errs = append(errs, fmt.Errorf("hold %v is outside 0 to 1m", c.Hold))
+	}
+	if c.SealLeaves < 0 || c.SealAge < 0 || c.DrainTimeout < 0 {
+		errs = append(errs, errors.New("seal leaves, seal age and drain timeout must not be negative"))
+	}
+	return errors.Join(errs...)
+}

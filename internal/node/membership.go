@@ -1,0 +1,87 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/kapsel-dev/kapsel/internal/delivery"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+const (
+	heartbeatInterval = time.Second
+	// A node that has been silent for so long is dead, and its leases are taken over.
+	deadAfter = 5 * time.Second
+	// Rows of dead nodes go when none of their leases can be left.
+	forgetAfter = 10 * delivery.DefaultLease
+)
+
+// membership keeps this node's heartbeat, and makes the leases of dead nodes due.
+type membership struct {
+	db      *store.DB
+	nodeID  uuid.UUID
+	name    string
+	version string
+	log     *slog.Logger
+}
+
+// Run beats until ctx ends.
+func (m *membership) Run(ctx context.Context) error {
+	ticker := time.NewTicker(heartbeatInterval)
+	defer ticker.Stop()
+	// After an outage of the database every node looks dead: give all of them time for a heartbeat first.
+	patient := time.Now().Add(deadAfter)
+	for {
+		if err := m.beat(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			m.log.Warn("heartbeat failed", "error", err)
+			patient = time.Now().Add(deadAfter)
+		} else if time.Now().After(patient) {
+			if err := m.takeOver(ctx); err != nil && ctx.Err() == nil {
+				m.log.Warn("leases of dead nodes not taken over", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+func (m *membership) beat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatInterval)
+	defer cancel()
+	return m.db.Heartbeat(ctx, m.db.Engine(), store.HeartbeatParams{
+		NodeID: m.nodeID, Name: m.name, Version: m.version, Roles: []string{"ingest", "deliver", "seal"},
+	})
+}
+
+func (m *membership) takeOver(ctx context.Context) error {
+	taken, err := m.db.ExpireLeasesOfDeadNodes(ctx, m.db.Engine(), store.ExpireLeasesOfDeadNodesParams{
+		NodeID: m.nodeID, LeaseSeconds: delivery.DefaultLease.Seconds(), DeadAfterSeconds: deadAfter.Seconds(),
+	})
+	if err != nil {
+		return fmt.Errorf("expire leases: %w", err)
+	}
+	if taken > 0 {
+		m.log.Warn("took over the leases of dead nodes", "leases", taken)
+	}
+	if _, err := m.db.RemoveDeadNodes(ctx, m.db.Engine(), forgetAfter.Seconds()); err != nil {
+		return fmt.Errorf("forget dead nodes: %w", err)
+	}
+	return nil
+}
+
+// leave says that this node is gone, so that nobody waits for its heartbeat.
+func (m *membership) leave(ctx context.Context) {
+	if err := m.db.RemoveNode(ctx, m.db.Engine(), m.nodeID); err != nil {
+		m.log.Warn("node not removed, it is forgotten later", "error", err)
+	}
+}

@@ -1,0 +1,251 @@
+// Package node builds every component from a Config, runs them under a supervisor, and stops them in the order that
+// loses nothing. It is the only place that knows all of them.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/thejerf/suture/v4"
+
+	"github.com/kapsel-dev/kapsel/internal/delivery"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/ingest"
+	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/internal/secret"
+	"github.com/kapsel-dev/kapsel/internal/tenant"
+	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/server"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+// Node is one running process of a service. Make it with Start, end it with Stop.
+type Node struct {
+	config Config
+	id     uuid.UUID
+
+	db         *store.DB
+	keys       *secret.Keyring
+	key        *tlog.Key
+	origin     string
+	routes     *route.Table
+	sender     *delivery.Sender
+	recorder   *ledger.Recorder
+	dispatcher *delivery.Dispatcher
+	members    *membership
+	sealer     *tlog.Sealer
+	heads      *tlog.Heads
+
+	listener   net.Listener
+	http       *http.Server
+	supervisor *suture.Supervisor
+	tokens     map[string]suture.ServiceToken
+	stopAll    context.CancelFunc
+	stopped    <-chan error
+	failed     chan error
+}
+
+// Start migrates the database, builds the node and starts it. When it returns without error, the node takes webhooks.
+func Start(ctx context.Context, config Config) (_ *Node, err error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{config: config.withDefaults(), id: id.New(), tokens: make(map[string]suture.ServiceToken), failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			n.discard()
+		}
+	}()
+	if ran, err := store.Migrate(ctx, n.config.DatabaseURL); err != nil {
+		return nil, err
+	} else if ran > 0 {
+		n.config.Logger.Info("migrated the database", "migrations", ran)
+	}
+	if n.db, err = store.Open(ctx, n.config.DatabaseURL); err != nil {
+		return nil, err
+	}
+	if _, err := n.db.MakePartitions(ctx, n.db.Engine(), partitionDaysAhead); err != nil {
+		return nil, fmt.Errorf("make partitions: %w", err)
+	}
+	if n.listener, err = net.Listen("tcp", n.config.Listen); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", n.config.Listen, err)
+	}
+	if n.config.PublicURL == "" {
+		n.config.PublicURL = "http://" + n.listener.Addr().String()
+	}
+	if err := n.build(ctx); err != nil {
+		return nil, err
+	}
+	n.run()
+	return n, nil
+}
+
+// build makes the components, in the order of a webhook's way from its end to its beginning.
+func (n *Node) build(ctx context.Context) error {
+	log := n.config.Logger
+	if err := n.openState(ctx); err != nil {
+		return err
+	}
+	reader := tlog.NewReader(n.db.Engine(), logID, n.origin)
+	n.heads = tlog.NewHeads(reader)
+	highWater, err := tlog.OpenHighWater(filepath.Join(n.config.StateDir, "log.highwater"), n.origin)
+	if err != nil {
+		return err
+	}
+	n.sealer, err = tlog.NewSealer(tlog.Config{
+		LogID: logID, Origin: n.origin, Node: n.id, DB: n.db.Engine(), Key: n.key, HighWater: highWater,
+		MaxLeaves: n.config.SealLeaves, MaxAge: n.config.SealAge,
+		Logger: log.With("component", "sealer"), Heads: n.heads, OnSeal: n.config.OnSeal,
+	})
+	if err != nil {
+		return err
+	}
+	n.recorder = ledger.NewRecorder(n.db, n.id, logID, log.With("component", "recorder"), func(int) { n.sealer.Wake() })
+	n.sender = delivery.NewSender(n.config.AllowedDestinations, n.config.Version)
+	leases := delivery.NewLeases(n.db, n.id, log.With("component", "delivery"))
+	n.dispatcher = delivery.NewDispatcher(n.id, n.sender, n.recorder, leases, log.With("component", "delivery"))
+	n.routes = route.NewTable(n.db, n.keys, log.With("component", "routes"))
+	if err := n.routes.Refresh(ctx); err != nil {
+		return err
+	}
+	claimer := delivery.NewClaimer(n.db, n.id, delivery.DefaultLease, n.routes, n.dispatcher, leases, log.With("component", "claimer"))
+	committer := ingest.NewCommitter(n.db, n.id, delivery.DefaultLease, n.config.Hold, n.dispatcher, log.With("component", "ingest"))
+	name, _ := os.Hostname() // only for people
+	n.members = &membership{db: n.db, nodeID: n.id, name: name, version: n.config.Version, log: log.With("component", "membership")}
+	if err := n.members.beat(ctx); err != nil {
+		return fmt.Errorf("first heartbeat: %w", err)
+	}
+	notices := store.NewListener(n.config.DatabaseURL, log.With("component", "notices"), map[string]func(string){
+		"kapsel_routes": func(string) { n.routes.Poke() },
+	})
+	n.http = server.NewHTTPServer(server.New(server.Deps{
+		DB: n.db, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
+		Reader: reader, Heads: n.heads, Authenticator: tenant.NewAuthenticator(n.db),
+		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
+		Logger: log.With("component", "server"), Version: n.config.Version, Ready: n.ready,
+	}))
+
+	n.supervisor = suture.New("node", suture.Spec{EventHook: func(e suture.Event) {
+		log.Error("component failed, it is started again", "event", e.String())
+	}})
+	n.add("membership", n.members.Run)
+	n.add("maintenance", (&maintenance{db: n.db, log: log.With("component", "maintenance")}).Run)
+	n.add("notices", notices.Run)
+	n.add("routes", n.routes.Run)
+	n.add("sealer", n.sealer.Run)
+	n.add("recorder", n.recorder.Run)
+	n.add("claimer", claimer.Run)
+	n.add("committer", committer.Run)
+	return nil
+}
+
+// openState reads, or makes on first start, what lives outside the database, and the log's identity.
+func (n *Node) openState(ctx context.Context) (err error) {
+	if err := os.MkdirAll(n.config.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	if n.keys, err = secret.Open(filepath.Join(n.config.StateDir, "secrets.keyset")); err != nil {
+		return err
+	}
+	if n.key, err = tlog.OpenKeyFile(filepath.Join(n.config.StateDir, "log.key")); err != nil {
+		return err
+	}
+	if n.origin, err = n.logOrigin(ctx); err != nil {
+		return err
+	}
+	return tlog.EnsureLog(ctx, n.db.Engine(), logID, n.origin, n.key)
+}
+
+// logOrigin is the configured name of the log, else the one that the database has, else one made from the public URL.
+func (n *Node) logOrigin(ctx context.Context) (string, error) {
+	log, err := n.db.GetLog(ctx, n.db.Engine(), logID)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		if n.config.LogOrigin != "" {
+			return n.config.LogOrigin, nil
+		}
+		u, err := url.Parse(n.config.PublicURL)
+		if err != nil {
+			return "", fmt.Errorf("public URL: %w", err)
+		}
+		return u.Host + "/log/1", nil
+	case err != nil:
+		return "", fmt.Errorf("read log: %w", err)
+	case n.config.LogOrigin != "" && n.config.LogOrigin != log.Origin:
+		return "", fmt.Errorf("the log's origin is %q and can never change: it cannot become %q", log.Origin, n.config.LogOrigin)
+	default:
+		return log.Origin, nil
+	}
+}
+
+func (n *Node) add(name string, run func(context.Context) error) {
+	n.tokens[name] = n.supervisor.Add(component{name, run})
+}
+
+func (n *Node) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.stopAll = cancel
+	n.stopped = n.supervisor.ServeBackground(ctx)
+	go func() {
+		if err := n.http.Serve(n.listener); !errors.Is(err, http.ErrServerClosed) {
+			n.failed <- fmt.Errorf("serve HTTP: %w", err)
+		}
+	}()
+}
+
+// ready reports why the node cannot take webhooks, nil when it can.
+func (n *Node) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return n.db.Engine().Ping(ctx)
+}
+
+// ID is the node's id, new with each start.
+func (n *Node) ID() uuid.UUID { return n.id }
+
+// URL is the address that the node listens on.
+func (n *Node) URL() string { return "http://" + n.listener.Addr().String() }
+
+// DB is the node's database.
+func (n *Node) DB() *store.DB { return n.db }
+
+// Keyring encrypts secrets at rest.
+func (n *Node) Keyring() *secret.Keyring { return n.keys }
+
+// Routes is the node's configuration snapshot.
+func (n *Node) Routes() *route.Table { return n.routes }
+
+// Origin is the log's name.
+func (n *Node) Origin() string { return n.origin }
+
+// VerifierKey is the log's public key as a verifier wants it.
+func (n *Node) VerifierKey() (string, error) { return n.key.VerifierKey(n.origin) }
+
+// Failed gets the error that ended the node's HTTP server, if one did.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+// component is a part of the node that the supervisor runs, and starts again when it fails.
+type component struct {
+	name string
+	run  func(context.Context) error
+}
+
+func (c component) String() string { return c.name }
+
+func (c component) Serve(ctx context.Context) error {
+	err := c.run(ctx)
+	if err == nil {
+		return suture.ErrDoNotRestart // it has finished
+	}
+	return err
+}
