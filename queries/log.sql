@@ -85,3 +85,7 @@ where log_id = @log_id and tree_size < @before_size order by tree_size desc limi
 
 -- name: CosignaturesOf :many
 select line from cosignatures where log_id = @log_id and tree_size = @tree_size order by created_at, key_name;
+
+-- name: LogProgress :one
+-- How many leaves are recorded, and how many of them a published head covers.
+select l.next_index, s.tree_size from logs l join log_sealers s using (log_id) where l.log_id = @log_id;

@@ -293,6 +293,23 @@ func (q *Queries) ListTreeHeads(ctx context.Context, db DBTX, logID int32, befor
 	return items, nil
 }
 
+const logProgress = `-- name: LogProgress :one
+select l.next_index, s.tree_size from logs l join log_sealers s using (log_id) where l.log_id = $1
+`
+
+type LogProgressRow struct {
+	NextIndex int64
+	TreeSize  int64
+}
+
+// How many leaves are recorded, and how many of them a published head covers.
+func (q *Queries) LogProgress(ctx context.Context, db DBTX, logID int32) (LogProgressRow, error) {
+	row := db.QueryRow(ctx, logProgress, logID)
+	var i LogProgressRow
+	err := row.Scan(&i.NextIndex, &i.TreeSize)
+	return i, err
+}
+
 const publishTreeHead = `-- name: PublishTreeHead :one
 with swapped as (
   update log_sealers

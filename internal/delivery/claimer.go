@@ -111,16 +111,16 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 
 // load reads the events of the rows, up to maxBytes of payload.
 func (c *Claimer) load(ctx context.Context, rows []store.ClaimDueRow, maxBytes int64) (map[uuid.UUID]*ledger.Event, error) {
-	params := store.LoadEventsParams{MaxBytes: maxBytes}
+	var tenantIDs, eventIDs []uuid.UUID
 	asked := make(map[uuid.UUID]bool, len(rows))
 	for _, row := range rows {
 		if !asked[row.EventID] {
 			asked[row.EventID] = true
-			params.TenantIds = append(params.TenantIds, row.TenantID)
-			params.EventIds = append(params.EventIds, row.EventID)
+			tenantIDs = append(tenantIDs, row.TenantID)
+			eventIDs = append(eventIDs, row.EventID)
 		}
 	}
-	found, err := c.db.LoadEvents(ctx, c.db.Engine(), params)
+	found, err := c.db.LoadEvents(ctx, c.db.Engine(), tenantIDs, eventIDs, maxBytes)
 	if err != nil {
 		return nil, fmt.Errorf("load events of claimed deliveries: %w", err)
 	}

@@ -111,21 +111,22 @@ func (d directory) major() (int, error) {
 }
 
 // makeSocketDirectory returns an empty directory for the socket that only the server's account may
-// enter, below the data directory unless that path is too long for a socket.
+// enter, below the data directory unless a socket cannot be there. No server may be running: what an
+// earlier one left there goes, since PostgreSQL believes a stale lock file whose process id is in
+// use again.
 func (d directory) makeSocketDirectory(acct *account) (string, error) {
 	dir := d.run()
-	if len(socketPath(dir)) <= maxSocketPath {
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", fmt.Errorf("make the socket directory: %w", err)
-		}
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return "", fmt.Errorf("close the socket directory: %w", err)
-		}
+	if err := os.RemoveAll(dir); err != nil {
+		return "", fmt.Errorf("empty the socket directory: %w", err)
+	}
+	var err error
+	if fitsSocket(dir) {
+		err = os.Mkdir(dir, 0o700)
 	} else {
-		var err error
-		if dir, err = makeShortTemp(); err != nil {
-			return "", err
-		}
+		dir, err = makeShortTemp()
+	}
+	if err != nil {
+		return "", fmt.Errorf("make the socket directory: %w", err)
 	}
 	if err := acct.own(dir); err != nil {
 		return "", fmt.Errorf("hand over the socket directory: %w", err)
@@ -133,20 +134,28 @@ func (d directory) makeSocketDirectory(acct *account) (string, error) {
 	return dir, nil
 }
 
-// makeShortTemp makes a directory whose sockets have paths that fit, in /tmp when the system's
-// temporary directory is itself too deep.
+// makeShortTemp makes a directory that a socket can be in, in /tmp when the system's temporary
+// directory will not do.
 func makeShortTemp() (string, error) {
 	for _, parent := range []string{os.TempDir(), "/tmp"} {
 		dir, err := os.MkdirTemp(parent, "kapsel-pg-")
 		if err != nil {
-			return "", fmt.Errorf("make the socket directory: %w", err)
+			return "", err
 		}
-		if len(socketPath(dir)) <= maxSocketPath {
+		if fitsSocket(dir) {
 			return dir, nil
 		}
-		os.Remove(dir)
+		if err := os.Remove(dir); err != nil {
+			return "", err
+		}
 	}
-	return "", fmt.Errorf("no directory has a path short enough for a socket (%d bytes)", maxSocketPath)
+	return "", fmt.Errorf("%s and /tmp will not do for a socket", os.TempDir())
+}
+
+// fitsSocket reports whether a socket in dir can be made and be named in a connection string, in
+// which a comma separates several hosts.
+func fitsSocket(dir string) bool {
+	return len(socketPath(dir)) <= maxSocketPath && !strings.Contains(dir, ",")
 }
 
 func socketPath(dir string) string {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 )
 
 // initialise makes the cluster. It appears under its name only when it is complete, so that one whose
@@ -29,7 +28,7 @@ func (d directory) initialise(ctx context.Context, bins binaries, acct *account,
 	cmd.Env = childEnvironment()
 	cmd.SysProcAttr = attributes(acct)
 	if out, err := run(ctx, cmd); err != nil {
-		return fmt.Errorf("make a cluster with %s: %w: %s", bins.initdb(), err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("make a cluster with %s: %w%s", bins.initdb(), err, indented(out))
 	}
 	if err := os.Rename(d.unready(), d.cluster()); err != nil {
 		return fmt.Errorf("name the finished cluster: %w", err)

@@ -197,7 +197,7 @@ func probe(ctx context.Context, postgres, dir string, acct *account) (int, error
 	cmd.SysProcAttr = attributes(acct)
 	out, err := run(ctx, cmd)
 	if err != nil {
-		return 0, fmt.Errorf("run %s: %w: %s", postgres, err, bytes.TrimSpace(out))
+		return 0, fmt.Errorf("run %s: %w%s", postgres, err, indented(out))
 	}
 	match := versionPattern.FindSubmatch(out)
 	if match == nil {

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 )
 
@@ -128,7 +127,7 @@ func installNPM(ctx context.Context, npm, work, pkg, integrity string) (string, 
 	cmd.Dir = work
 	cmd.SysProcAttr = attributes(nil)
 	if out, err := run(ctx, cmd); err != nil {
-		return "", fmt.Errorf("fetch %s %s with npm: %w: %s", pkg, npmVersion, err, strings.TrimSpace(string(out)))
+		return "", fmt.Errorf("fetch %s %s with npm: %w%s", pkg, npmVersion, err, indented(out))
 	}
 	return filepath.Join(work, filepath.FromSlash(at)), nil
 }

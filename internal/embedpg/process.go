@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -126,4 +127,13 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 	room := 8<<10 - len(b.kept)
 	b.kept = append(b.kept, p[:min(room, len(p))]...)
 	return len(p), nil
+}
+
+// indented returns a child's output as something to put behind an error.
+func indented(out []byte) string {
+	text := strings.TrimSpace(string(out))
+	if text == "" {
+		return ""
+	}
+	return "\n\t" + strings.ReplaceAll(text, "\n", "\n\t")
 }

@@ -117,10 +117,10 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 		}
 		s.logger.Info("PostgreSQL cluster made", slog.String("data_dir", s.dir.root), slog.Duration("took", time.Since(began)))
 	}
-	if s.sockets, err = s.dir.makeSocketDirectory(acct); err != nil {
+	if err := s.dir.endLeftover(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.dir.endLeftover(ctx); err != nil {
+	if s.sockets, err = s.dir.makeSocketDirectory(acct); err != nil {
 		return nil, err
 	}
 	if err := s.launch(ctx); err != nil {

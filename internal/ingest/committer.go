@@ -225,12 +225,12 @@ func (c *Committer) writeOnce(ctx context.Context, batch []*pending, again bool)
 	stored := make(map[uuid.UUID]bool, len(batch))
 	todo := batch
 	if again {
-		params := store.CommittedEventsParams{}
+		var tenantIDs, eventIDs []uuid.UUID
 		for _, p := range batch {
-			params.TenantIds = append(params.TenantIds, p.event.TenantID)
-			params.EventIds = append(params.EventIds, p.event.ID)
+			tenantIDs = append(tenantIDs, p.event.TenantID)
+			eventIDs = append(eventIDs, p.event.ID)
 		}
-		ids, err := c.db.CommittedEvents(ctx, c.db.Engine(), params.TenantIds, params.EventIds)
+		ids, err := c.db.CommittedEvents(ctx, c.db.Engine(), tenantIDs, eventIDs)
 		if err != nil {
 			return nil, fmt.Errorf("look up events: %w", err)
 		}
@@ -266,13 +266,14 @@ func (c *Committer) writeOnce(ctx context.Context, batch []*pending, again bool)
 
 // findFirst fills in the first event of each repeated key.
 func (c *Committer) findFirst(ctx context.Context, batch []*pending, outcomes []outcome, repeats []*pending) error {
-	params := store.FirstEventsParams{}
+	var tenantIDs, endpointIDs []uuid.UUID
+	var keyHashes [][]byte
 	for _, p := range repeats {
-		params.TenantIds = append(params.TenantIds, p.event.TenantID)
-		params.EndpointIds = append(params.EndpointIds, p.event.EndpointID)
-		params.KeyHashes = append(params.KeyHashes, p.keyHash)
+		tenantIDs = append(tenantIDs, p.event.TenantID)
+		endpointIDs = append(endpointIDs, p.event.EndpointID)
+		keyHashes = append(keyHashes, p.keyHash)
 	}
-	rows, err := c.db.FirstEvents(ctx, c.db.Engine(), params.TenantIds, params.EndpointIds, params.KeyHashes)
+	rows, err := c.db.FirstEvents(ctx, c.db.Engine(), tenantIDs, endpointIDs, keyHashes)
 	if err != nil {
 		return fmt.Errorf("look up first events: %w", err)
 	}

@@ -158,7 +158,14 @@ func TestDurableServerSyncsAndSurvivesAnImmediateRestart(t *testing.T) {
 }
 
 func TestAbandonedDirectoriesAreRemovedAndOwnedOnesKept(t *testing.T) {
-	parent := t.TempDir()
+	parent, err := os.MkdirTemp("", "pgtest-") // unlike t.TempDir's, its parent is open to all
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(parent)
+	if err := os.Chmod(parent, 0o711); err != nil {
+		t.Fatal(err)
+	}
 	long := time.Now().Add(-time.Hour)
 	make := func(name string, at time.Time, files ...string) string {
 		dir := filepath.Join(parent, name)

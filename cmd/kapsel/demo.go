@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/uuid"
+
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/node"
+	"github.com/kapsel-dev/kapsel/internal/signature"
+	"github.com/kapsel-dev/kapsel/internal/tenant"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+// demo is what `kapsel dev` makes, and what --ready-file holds. The other commands find their server in it.
+type demo struct {
+	URL            string `json:"url"`
+	APIKey         string `json:"api_key"`
+	EndpointID     string `json:"endpoint_id"`
+	IngestURL      string `json:"ingest_url"`
+	SigningSecret  string `json:"signing_secret"`
+	DestinationID  string `json:"destination_id"`
+	DestinationURL string `json:"destination_url"`
+	LogID          string `json:"log_id"`
+	LogURL         string `json:"log_url"`
+	PublicKey      string `json:"public_key"`
+}
+
+// demoFile holds the demo of a data directory, so that the next start finds it again.
+const demoFile = "demo.json"
+
+// readDemo reads what an earlier start made. fs.ErrNotExist when there was none.
+func readDemo(dir string) (demo, error) {
+	var d demo
+	data, err := os.ReadFile(filepath.Join(dir, demoFile))
+	if err != nil {
+		return d, err
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		return d, fmt.Errorf("%s: %w: remove it to make a new demo", demoFile, err)
+	}
+	return d, nil
+}
+
+// write puts the demo into a file of mode 0600, whole or not at all.
+func (d demo) write(path string) error {
+	data, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode demo: %w", err)
+	}
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write demo: %w", err)
+	}
+	return os.Rename(temporary, path)
+}
+
+// setUpDemo makes a tenant, an API key, an endpoint (GitHub preset) and a destination, or finds those of an earlier start.
+func setUpDemo(ctx context.Context, n *node.Node, dir, destinationURL string) (demo, error) {
+	d, err := readDemo(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return d, err
+	}
+	d.URL = n.URL()
+	if err == nil && d.DestinationURL == destinationURL {
+		client := newClient(d.URL, d.APIKey)
+		if _, err := client.endpoints.GetEndpoint(ctx, &kapselv1.GetEndpointRequest{EndpointId: d.EndpointID}); err == nil {
+			return d, d.describeLog(n)
+		}
+	}
+	if d.APIKey, err = createTenant(ctx, n, "Demo"); err != nil {
+		return d, err
+	}
+	client := newClient(d.URL, d.APIKey)
+	d.SigningSecret = signature.NewSecret()
+	endpoint, err := client.endpoints.CreateEndpoint(ctx, &kapselv1.CreateEndpointRequest{
+		Endpoint: &kapselv1.Endpoint{
+			DisplayName:   "Demo: GitHub",
+			Verification:  &kapselv1.Verification{Preset: "github"},
+			PayloadFormat: kapselv1.PayloadFormat_PAYLOAD_FORMAT_JSON,
+		},
+		Secrets: []string{d.SigningSecret},
+	})
+	if err != nil {
+		return d, fmt.Errorf("create demo endpoint: %w", err)
+	}
+	d.EndpointID = endpoint.Endpoint.Id
+	destination, err := client.destinations.CreateDestination(ctx, &kapselv1.CreateDestinationRequest{
+		Destination: &kapselv1.Destination{
+			DisplayName: "Demo: echo", EndpointId: d.EndpointID, Url: destinationURL, ForwardedHeaders: []string{"*"},
+		},
+	})
+	if err != nil {
+		return d, fmt.Errorf("create demo destination: %w", err)
+	}
+	d.DestinationID, d.DestinationURL = destination.Destination.Id, destinationURL
+	return d, d.describeLog(n)
+}
+
+func (d *demo) describeLog(n *node.Node) (err error) {
+	d.IngestURL = d.URL + "/ingest/" + d.EndpointID
+	d.LogID = "1"
+	d.LogURL = d.URL + "/log/" + d.LogID
+	d.PublicKey, err = n.VerifierKey()
+	return err
+}
+
+// createTenant makes a tenant with an API key of all a tenant may do, and returns the key.
+func createTenant(ctx context.Context, n *node.Node, name string) (string, error) {
+	tenantID := id.New()
+	key := tenant.NewKey()
+	db := n.DB()
+	if err := db.CreateTenant(ctx, db.Engine(), tenantID, name); err != nil {
+		return "", fmt.Errorf("create tenant: %w", err)
+	}
+	if err := db.CreateAPIKey(ctx, db.Engine(), apiKeyParams(tenantID, key)); err != nil {
+		return "", fmt.Errorf("create API key: %w", err)
+	}
+	return key.Text(), nil
+}
+
+func apiKeyParams(tenantID uuid.UUID, key tenant.Key) store.CreateAPIKeyParams {
+	return store.CreateAPIKeyParams{
+		TenantID: tenantID, KeyID: id.New(), DisplayName: "first key", Hint: key.Hint(), SecretHash: key.Hash(),
+		Scopes: []string{"ingest", "read", "manage", "admin"},
+	}
+}

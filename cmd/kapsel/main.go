@@ -1,0 +1,121 @@
+// Command kapsel is the whole service in one binary: server, command line and offline verifier.
+//
+// Exit codes: 0 success; 1 the command failed, or what was checked is not as it should be; 2 it was called wrongly.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// errUsage marks an error in how the command was called.
+var errUsage = errors.New("usage")
+
+func usageError(err error) error { return fmt.Errorf("%w%.0w", err, errUsage) }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "kapsel:", err)
+		return 2
+	default:
+		fmt.Fprintln(os.Stderr, "kapsel:", err)
+		return 1
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kapsel",
+		Short: "Takes in webhooks, delivers each at least once, and proves every attempt",
+		Long: `Kapsel takes in webhooks, never loses one, delivers each at least once, and proves every
+delivery attempt in an append-only Merkle log that anyone can check without trusting Kapsel.
+
+Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_URL, and so on.`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return fromEnvironment(cmd.Flags())
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(fmt.Errorf("%w: see kapsel %s --help", err, cmd.Name()))
+	})
+	root.AddCommand(newDev(), newServe(), newMigrate(), newSend(), newProof(), newVerify(), newBench(), newVersion())
+	for _, cmd := range root.Commands() {
+		if check := cmd.Args; check != nil {
+			cmd.Args = func(cmd *cobra.Command, args []string) error {
+				if err := check(cmd, args); err != nil {
+					return usageError(fmt.Errorf("%w: see kapsel %s --help", err, cmd.Name()))
+				}
+				return nil
+			}
+		}
+	}
+	return root
+}
+
+// fromEnvironment sets each flag that was not given from KAPSEL_<NAME>.
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var errs []error
+	flags.VisitAll(func(flag *pflag.Flag) {
+		name := environmentName(flag.Name)
+		if value, found := os.LookupEnv(name); found && !flag.Changed && value != "" {
+			if err := flags.Set(flag.Name, value); err != nil {
+				errs = append(errs, usageError(fmt.Errorf("%s: %w", name, err)))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func environmentName(flag string) string {
+	name := []byte("KAPSEL_" + flag)
+	for i, c := range name {
+		switch {
+		case c == '-':
+			name[i] = '_'
+		case c >= 'a' && c <= 'z':
+			name[i] = c - 'a' + 'A'
+		}
+	}
+	return string(name)
+}
+
+// version is the module's version as the toolchain stamped it, else "devel".
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return "devel"
+	}
+	return info.Main.Version
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "kapsel", version()) },
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/signature"
+)
+
+const (
+	maxSendBytes    = 10 << 20
+	maxReceiptBytes = 64 << 10
+	sendTimeout     = 30 * time.Second
+)
+
+func newSend() *cobra.Command {
+	var flags clientFlags
+	var preset, secret, ingestURL, event, deliveryID, contentType string
+	cmd := &cobra.Command{
+		Use:   "send FILE",
+		Short: "Sign a file as a provider does, and post it as a webhook",
+		Long: `Signs the file's bytes as the provider of --preset does, posts them, and prints the receipt.
+FILE - reads standard input. Without --ingest-url and --secret it posts to the endpoint of kapsel dev.`,
+		Example: `  kapsel send --preset github push.json --event push`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body, err := readBounded(cmd.InOrStdin(), args[0], maxSendBytes)
+			if err != nil {
+				return err
+			}
+			if ingestURL == "" || secret == "" {
+				d, err := flags.demo()
+				if err != nil {
+					return err
+				}
+				if ingestURL == "" {
+					ingestURL = d.URL + "/ingest/" + d.EndpointID
+				}
+				if secret == "" {
+					secret = d.SigningSecret
+				}
+			}
+			if deliveryID == "" {
+				deliveryID = id.New().String()
+			}
+			header, err := signature.Sign(signature.Config{Preset: preset}, []byte(secret), body, time.Now(), deliveryID)
+			if err != nil {
+				return usageError(fmt.Errorf("--preset %s: %w", preset, err))
+			}
+			if p, found := signature.Lookup(preset); found && p.EventType.Header != "" && event != "" {
+				header.Set(p.EventType.Header, event)
+			}
+			header.Set("Content-Type", contentType)
+			return post(cmd, ingestURL, header, body)
+		},
+	}
+	flags.add(cmd.Flags())
+	cmd.Flags().StringVar(&preset, "preset", signature.PresetGitHub, "whose signature to make")
+	cmd.Flags().StringVar(&ingestURL, "ingest-url", "", "the endpoint's address")
+	cmd.Flags().StringVar(&secret, "secret", "", "the endpoint's signing secret; better in KAPSEL_SECRET")
+	cmd.Flags().StringVar(&event, "event", "ping", "event type, where the provider sends it in a header")
+	cmd.Flags().StringVar(&deliveryID, "id", "", "the provider's id of this delivery (default a new one)")
+	cmd.Flags().StringVar(&contentType, "content-type", "application/json", "Content-Type of the file")
+	return cmd
+}
+
+func post(cmd *cobra.Command, url string, header http.Header, body []byte) error {
+	request, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return usageError(fmt.Errorf("--ingest-url: %w", err))
+	}
+	request.Header = header
+	response, err := (&http.Client{Timeout: sendTimeout}).Do(request)
+	if err != nil {
+		return fmt.Errorf("post webhook: %w: is the server running?", err)
+	}
+	defer response.Body.Close()
+	receipt, err := io.ReadAll(io.LimitReader(response.Body, maxReceiptBytes))
+	if err != nil {
+		return fmt.Errorf("read receipt: %w", err)
+	}
+	if response.StatusCode != http.StatusAccepted {
+		return fmt.Errorf("not taken in: %s: %s", response.Status, bytes.TrimSpace(receipt))
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(receipt))
+	return err
+}
+
+// readBounded reads a file, or standard input for "-", of at most that many bytes.
+func readBounded(stdin io.Reader, path string, maxBytes int64) ([]byte, error) {
+	source := stdin
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, usageError(err)
+		}
+		defer file.Close()
+		source = file
+	}
+	data, err := io.ReadAll(io.LimitReader(source, maxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if int64(len(data)) > maxBytes {
+		return nil, usageError(fmt.Errorf("%s is longer than %d bytes", path, maxBytes))
+	}
+	return data, nil
+}

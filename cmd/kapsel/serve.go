@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kapsel-dev/kapsel/internal/node"
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+// nodeFlags are the flags of the commands that run a node.
+type nodeFlags struct {
+	config   node.Config
+	logLevel string
+	allowed  []string
+}
+
+func (f *nodeFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.config.DatabaseURL, "database-url", "", "PostgreSQL 15 or later, as a connection URI")
+	flags.StringVar(&f.config.Listen, "listen", "127.0.0.1:8080", "address of the API and of intake; port 0 picks one")
+	flags.StringVar(&f.config.PublicURL, "public-url", "", "how clients reach this service (default http:// and the listen address)")
+	flags.StringVar(&f.config.StateDir, "state-dir", "", "directory of the log's key and of the keyset that encrypts secrets")
+	flags.StringVar(&f.config.LogOrigin, "log-origin", "", "name of the log, fixed at the first start (default the public URL's host and /log/1)")
+	flags.DurationVar(&f.config.Hold, "hold", 5*time.Second, "how long a webhook waits for a database that is away")
+	flags.StringSliceVar(&f.allowed, "allow-destinations", nil, "private address ranges that may be delivered to, such as 10.0.0.0/8")
+	flags.Int64Var(&f.config.SealLeaves, "seal-leaves", 100, "sign a tree head when so many leaves wait")
+	flags.DurationVar(&f.config.SealAge, "seal-age", 10*time.Second, "sign a tree head when the oldest leaf waits for so long")
+	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// parse fills in what flags cannot hold.
+func (f *nodeFlags) parse() (slog.Level, error) {
+	f.config.Version = version()
+	for _, text := range f.allowed {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return 0, usageError(fmt.Errorf("--allow-destinations: %w: want an address range such as 10.0.0.0/8", err))
+		}
+		f.config.AllowedDestinations = append(f.config.AllowedDestinations, prefix)
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return 0, usageError(fmt.Errorf("--log-level %q: want debug, info, warn or error", f.logLevel))
+	}
+	return level, nil
+}
+
+func newServe() *cobra.Command {
+	var flags nodeFlags
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run a node on a PostgreSQL of your own", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level, err := flags.parse()
+			if err != nil {
+				return err
+			}
+			flags.config.Logger = telemetry.NewJSON(os.Stderr, level)
+			if err := flags.config.Validate(); err != nil {
+				return usageError(err)
+			}
+			relaxCollector()
+			n, err := node.Start(cmd.Context(), flags.config)
+			if err != nil {
+				return err
+			}
+			flags.config.Logger.Info("ready", "url", n.URL(), "log_origin", n.Origin())
+			return untilDone(cmd.Context(), n)
+		},
+	}
+	flags.add(cmd.Flags())
+	return cmd
+}
+
+// untilDone waits for a signal or a failure, then stops the node.
+func untilDone(ctx context.Context, n *node.Node) error {
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-n.Failed():
+	}
+	if err := n.Stop(context.WithoutCancel(ctx)); failure == nil {
+		failure = err
+	}
+	return failure
+}
+
+// collectorPercent lets the heap grow to five times what is live before it is collected: a node's live heap is some tens
+// of MiB, and collecting it often would cost more than the memory is worth. GOGC overrides it, GOMEMLIMIT bounds it.
+const collectorPercent = 400
+
+func relaxCollector() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectorPercent)
+	}
+}
+
+func newMigrate() *cobra.Command {
+	var url string
+	cmd := &cobra.Command{
+		Use: "migrate", Short: "Bring the database's schema up to date", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if url == "" {
+				return usageError(fmt.Errorf("database URL is missing: set --database-url or KAPSEL_DATABASE_URL"))
+			}
+			ran, err := store.Migrate(cmd.Context(), url)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d migrations run, the schema is up to date\n", ran)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&url, "database-url", "", "PostgreSQL 15 or later, as a connection URI")
+	return cmd
+}

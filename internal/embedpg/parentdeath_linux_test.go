@@ -1,0 +1,5 @@
+package embedpg
+
+import "syscall"
+
+func withoutParentDeath(attr *syscall.SysProcAttr) { attr.Pdeathsig = 0 }

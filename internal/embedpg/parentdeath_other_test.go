@@ -1,0 +1,7 @@
+//go:build !linux
+
+package embedpg
+
+import "syscall"
+
+func withoutParentDeath(*syscall.SysProcAttr) {}
