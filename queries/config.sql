@@ -24,14 +24,18 @@ insert into endpoint_secrets (tenant_id, endpoint_id, secret_id, ciphertext, exp
 values (@tenant_id, @endpoint_id, @secret_id, @ciphertext, @expires_at);
 
 -- name: GetEndpoint :one
-select * from endpoints where endpoint_id = @endpoint_id;
+select * from endpoints where tenant_id = @tenant_id and endpoint_id = @endpoint_id;
 
 -- name: ListEndpoints :many
-select * from endpoints where endpoint_id > @after_id order by endpoint_id limit @max_rows::integer;
+-- The newest first: ids are UUIDv7. Primary key.
+select * from endpoints
+where tenant_id = @tenant_id and endpoint_id < @before_id order by endpoint_id desc limit @max_rows::integer;
 
 -- name: EndpointSecrets :many
+-- Those that are valid now, without their values; the newest first.
 select endpoint_id, secret_id, created_at, expires_at from endpoint_secrets
-where endpoint_id = any(@endpoint_ids::uuid[]) order by created_at;
+where tenant_id = @tenant_id and endpoint_id = any(@endpoint_ids::uuid[]) and (expires_at is null or expires_at > now())
+order by created_at desc, secret_id desc;
 
 -- name: CreateDestination :one
 insert into destinations (tenant_id, destination_id, endpoint_id, display_name, url, state, filter, signing, retry_policy,
@@ -45,14 +49,24 @@ insert into destination_secrets (tenant_id, destination_id, secret_id, ciphertex
 values (@tenant_id, @destination_id, @secret_id, @ciphertext, @expires_at);
 
 -- name: GetDestination :one
-select * from destinations where destination_id = @destination_id;
+select * from destinations where tenant_id = @tenant_id and destination_id = @destination_id;
 
 -- name: ListDestinations :many
--- endpoint_id nil: of all endpoints.
+-- The newest first. endpoint_id nil: of all endpoints. Primary key.
 select * from destinations
-where destination_id > @after_id and (sqlc.narg(endpoint_id)::uuid is null or endpoint_id = sqlc.narg(endpoint_id)::uuid)
-order by destination_id limit @max_rows::integer;
+where tenant_id = @tenant_id and destination_id < @before_id
+  and (sqlc.narg(endpoint_id)::uuid is null or endpoint_id = sqlc.narg(endpoint_id)::uuid)
+order by destination_id desc limit @max_rows::integer;
 
 -- name: DestinationSecrets :many
-select destination_id, secret_id, created_at, expires_at from destination_secrets
-where destination_id = any(@destination_ids::uuid[]) order by created_at;
+-- Those that sign now; the newest first.
+select destination_id, secret_id, ciphertext, created_at, expires_at from destination_secrets
+where tenant_id = @tenant_id and destination_id = any(@destination_ids::uuid[]) and (expires_at is null or expires_at > now())
+order by created_at desc, secret_id desc;
+
+-- name: TenantQuota :one
+-- What a tenant may have, and has. Asked before each creation; two at the same moment may both pass, and exceed it by one.
+select t.max_endpoints, t.max_destinations,
+  (select count(*) from endpoints e where e.tenant_id = t.tenant_id) as endpoints,
+  (select count(*) from destinations d where d.tenant_id = t.tenant_id) as destinations
+from tenants t where t.tenant_id = @tenant_id;

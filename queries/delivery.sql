@@ -1,11 +1,12 @@
 -- name: ClaimDue :many
 -- The claimer's only query for work: rows that are due, whoever held them before. Index delivery_queue_due. Rows that
--- another node is claiming are skipped. lost_owner is the node whose lease ran out, NULL for an ordinary retry.
+-- another node is claiming are skipped; so are those of full or inactive destinations, unless a lost node's attempt is to
+-- be recorded. lost_owner is the node whose lease ran out, NULL for an ordinary retry.
 with due as (
   select tenant_id, delivery_id, lease_owner
   from delivery_queue
   where due_at <= now()
-    and (destination_id is null or destination_id <> all(@full_destination_ids::uuid[]))
+    and (destination_id is null or lease_owner is not null or destination_id <> all(@full_destination_ids::uuid[]))
   order by due_at
   limit @max_rows::integer
   for update skip locked

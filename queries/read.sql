@@ -9,33 +9,80 @@ from events where tenant_id = @tenant_id and event_id = @event_id;
 -- name: GetEventPayload :one
 select body, content_type from events where tenant_id = @tenant_id and event_id = @event_id;
 
+-- name: ListEvents :many
+-- The newest first: ids are UUIDv7. Primary key of events, in the partitions between from_id and before_id. Empty arrays
+-- and texts do not filter. An id_from above id_to is the id of no event; dedup keys are stored as "<source>:<key>".
+select event_id, tenant_id, endpoint_id, received_at, content_type, event_type, dedup_key, source_address, verification, defect,
+  length(body)::integer as body_bytes, sha256(body) as body_sha256
+from events
+where tenant_id = @tenant_id and event_id >= @from_id and event_id < @before_id
+  and received_at >= @received_from and received_at < @received_before
+  and (cardinality(@endpoint_ids::uuid[]) = 0 or endpoint_id = any(@endpoint_ids::uuid[]))
+  and (cardinality(@event_types::text[]) + cardinality(@event_type_prefixes::text[]) = 0
+    or event_type = any(@event_types::text[])
+    or exists (select from unnest(@event_type_prefixes::text[]) as prefix where starts_with(event_type, prefix)))
+  and (@key_text::text = '' or event_id between @id_from::uuid and @id_to::uuid
+    or starts_with(substr(dedup_key, strpos(dedup_key, ':') + 1), @key_text::text))
+order by event_id desc limit @max_rows::integer;
+
 -- name: QueuedDeliveries :many
--- What is live of some events. A tenant's queue is read by its primary key, since most events have nothing live.
+-- What is live of some events. Primary key, from the oldest event's id on: a delivery's id is younger than its event's.
 select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, due_at, lease_owner, replay_of
-from delivery_queue where tenant_id = @tenant_id and event_id = any(@event_ids::uuid[]);
+from delivery_queue
+where tenant_id = @tenant_id and delivery_id > @oldest_event_id::uuid and event_id = any(@event_ids::uuid[])
+order by delivery_id;
 
 -- name: QueuedDelivery :one
 select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, due_at, lease_owner, replay_of
 from delivery_queue where tenant_id = @tenant_id and delivery_id = @delivery_id;
 
--- name: AttemptsOfEvents :many
--- Index attempts_event, in the partitions since the oldest of the events.
+-- name: LeavesOfEvents :many
+-- Attempts and dead letters. Index attempts_event, in the partitions since the oldest of the events. Order: as recorded.
 select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
-from attempts where event_id = any(@event_ids::uuid[]) and recorded_at >= @since order by leaf_index;
+from attempts
+where tenant_id = @tenant_id and event_id = any(@event_ids::uuid[]) and recorded_at >= @since
+order by leaf_index limit @max_rows::integer;
+
+-- name: AttemptsOfEvent :many
+-- Without the leaves of dead letters (outcome 0). Index attempts_event.
+select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
+from attempts
+where tenant_id = @tenant_id and event_id = @event_id and recorded_at >= @since and leaf_index > @after_leaf_index and outcome <> 0
+order by leaf_index limit @max_rows::integer;
+
+-- name: LeavesOfDelivery :many
+-- Attempts and the dead letter. Index attempts_delivery, in the partitions since the delivery was made.
+select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
+from attempts where tenant_id = @tenant_id and delivery_id = @delivery_id and recorded_at >= @since
+order by leaf_index limit @max_rows::integer;
 
 -- name: AttemptsOfDelivery :many
--- Index attempts_delivery, in the partitions since the delivery was made. Order: as recorded.
+-- Without the leaf of a dead letter (outcome 0). Index attempts_delivery.
 select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
-from attempts where delivery_id = @delivery_id and recorded_at >= @since and leaf_index > @after_leaf_index
+from attempts
+where tenant_id = @tenant_id and delivery_id = @delivery_id and recorded_at >= @since and leaf_index > @after_leaf_index and outcome <> 0
 order by leaf_index limit @max_rows::integer;
 
 -- name: GetAttempt :one
--- Index attempts_id, in the partitions since the attempt was made.
+-- An attempt or the leaf of a dead letter. Index attempts_id, in the partitions since the attempt was made.
 select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
-from attempts where attempt_id = @attempt_id and recorded_at >= @since;
+from attempts where tenant_id = @tenant_id and attempt_id = @attempt_id and recorded_at >= @since;
 
 -- name: DeadLettersOfEvents :many
+-- Index dead_letters_event.
 select * from dead_letters where tenant_id = @tenant_id and event_id = any(@event_ids::uuid[]);
 
+-- name: GetDeadLetter :one
+select * from dead_letters where tenant_id = @tenant_id and dead_letter_id = @delivery_id;
+
 -- name: CancellationsOfEvents :many
+-- Index cancellations_event.
 select * from cancellations where tenant_id = @tenant_id and event_id = any(@event_ids::uuid[]);
+
+-- name: GetCancellation :one
+select * from cancellations where tenant_id = @tenant_id and delivery_id = @delivery_id;
+
+-- name: HeldDestinations :many
+-- Which of some destinations are not delivered to now.
+select destination_id, state, state_detail from destinations
+where tenant_id = @tenant_id and destination_id = any(@destination_ids::uuid[]) and state <> 'enabled';

@@ -224,19 +224,22 @@ func (q *Queries) CreateTenant(ctx context.Context, db DBTX, tenantID uuid.UUID,
 }
 
 const destinationSecrets = `-- name: DestinationSecrets :many
-select destination_id, secret_id, created_at, expires_at from destination_secrets
-where destination_id = any($1::uuid[]) order by created_at
+select destination_id, secret_id, ciphertext, created_at, expires_at from destination_secrets
+where tenant_id = $1 and destination_id = any($2::uuid[]) and (expires_at is null or expires_at > now())
+order by created_at desc, secret_id desc
 `
 
 type DestinationSecretsRow struct {
 	DestinationID uuid.UUID
 	SecretID      uuid.UUID
+	Ciphertext    []byte
 	CreatedAt     time.Time
 	ExpiresAt     *time.Time
 }
 
-func (q *Queries) DestinationSecrets(ctx context.Context, db DBTX, destinationIds []uuid.UUID) ([]DestinationSecretsRow, error) {
-	rows, err := db.Query(ctx, destinationSecrets, destinationIds)
+// Those that sign now; the newest first.
+func (q *Queries) DestinationSecrets(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationIds []uuid.UUID) ([]DestinationSecretsRow, error) {
+	rows, err := db.Query(ctx, destinationSecrets, tenantID, destinationIds)
 	if err != nil {
 		return nil, err
 	}
@@ -247,6 +250,7 @@ func (q *Queries) DestinationSecrets(ctx context.Context, db DBTX, destinationId
 		if err := rows.Scan(
 			&i.DestinationID,
 			&i.SecretID,
+			&i.Ciphertext,
 			&i.CreatedAt,
 			&i.ExpiresAt,
 		); err != nil {
@@ -262,7 +266,8 @@ func (q *Queries) DestinationSecrets(ctx context.Context, db DBTX, destinationId
 
 const endpointSecrets = `-- name: EndpointSecrets :many
 select endpoint_id, secret_id, created_at, expires_at from endpoint_secrets
-where endpoint_id = any($1::uuid[]) order by created_at
+where tenant_id = $1 and endpoint_id = any($2::uuid[]) and (expires_at is null or expires_at > now())
+order by created_at desc, secret_id desc
 `
 
 type EndpointSecretsRow struct {
@@ -272,8 +277,9 @@ type EndpointSecretsRow struct {
 	ExpiresAt  *time.Time
 }
 
-func (q *Queries) EndpointSecrets(ctx context.Context, db DBTX, endpointIds []uuid.UUID) ([]EndpointSecretsRow, error) {
-	rows, err := db.Query(ctx, endpointSecrets, endpointIds)
+// Those that are valid now, without their values; the newest first.
+func (q *Queries) EndpointSecrets(ctx context.Context, db DBTX, tenantID uuid.UUID, endpointIds []uuid.UUID) ([]EndpointSecretsRow, error) {
+	rows, err := db.Query(ctx, endpointSecrets, tenantID, endpointIds)
 	if err != nil {
 		return nil, err
 	}
@@ -327,11 +333,11 @@ func (q *Queries) FindAPIKey(ctx context.Context, db DBTX, secretHash []byte) (F
 }
 
 const getDestination = `-- name: GetDestination :one
-select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at from destinations where destination_id = $1
+select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at from destinations where tenant_id = $1 and destination_id = $2
 `
 
-func (q *Queries) GetDestination(ctx context.Context, db DBTX, destinationID uuid.UUID) (Destination, error) {
-	row := db.QueryRow(ctx, getDestination, destinationID)
+func (q *Queries) GetDestination(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationID uuid.UUID) (Destination, error) {
+	row := db.QueryRow(ctx, getDestination, tenantID, destinationID)
 	var i Destination
 	err := row.Scan(
 		&i.TenantID,
@@ -359,11 +365,11 @@ func (q *Queries) GetDestination(ctx context.Context, db DBTX, destinationID uui
 }
 
 const getEndpoint = `-- name: GetEndpoint :one
-select tenant_id, endpoint_id, display_name, state, verification, payload_format, json_schema, max_body_bytes, deduplication, event_type_source, created_at, updated_at from endpoints where endpoint_id = $1
+select tenant_id, endpoint_id, display_name, state, verification, payload_format, json_schema, max_body_bytes, deduplication, event_type_source, created_at, updated_at from endpoints where tenant_id = $1 and endpoint_id = $2
 `
 
-func (q *Queries) GetEndpoint(ctx context.Context, db DBTX, endpointID uuid.UUID) (Endpoint, error) {
-	row := db.QueryRow(ctx, getEndpoint, endpointID)
+func (q *Queries) GetEndpoint(ctx context.Context, db DBTX, tenantID uuid.UUID, endpointID uuid.UUID) (Endpoint, error) {
+	row := db.QueryRow(ctx, getEndpoint, tenantID, endpointID)
 	var i Endpoint
 	err := row.Scan(
 		&i.TenantID,
@@ -384,13 +390,26 @@ func (q *Queries) GetEndpoint(ctx context.Context, db DBTX, endpointID uuid.UUID
 
 const listDestinations = `-- name: ListDestinations :many
 select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at from destinations
-where destination_id > $1 and ($2::uuid is null or endpoint_id = $2::uuid)
-order by destination_id limit $3::integer
+where tenant_id = $1 and destination_id < $2
+  and ($3::uuid is null or endpoint_id = $3::uuid)
+order by destination_id desc limit $4::integer
 `
 
-// endpoint_id nil: of all endpoints.
-func (q *Queries) ListDestinations(ctx context.Context, db DBTX, afterID uuid.UUID, endpointID *uuid.UUID, maxRows int32) ([]Destination, error) {
-	rows, err := db.Query(ctx, listDestinations, afterID, endpointID, maxRows)
+type ListDestinationsParams struct {
+	TenantID   uuid.UUID
+	BeforeID   uuid.UUID
+	EndpointID *uuid.UUID
+	MaxRows    int32
+}
+
+// The newest first. endpoint_id nil: of all endpoints. Primary key.
+func (q *Queries) ListDestinations(ctx context.Context, db DBTX, arg ListDestinationsParams) ([]Destination, error) {
+	rows, err := db.Query(ctx, listDestinations,
+		arg.TenantID,
+		arg.BeforeID,
+		arg.EndpointID,
+		arg.MaxRows,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -431,11 +450,13 @@ func (q *Queries) ListDestinations(ctx context.Context, db DBTX, afterID uuid.UU
 }
 
 const listEndpoints = `-- name: ListEndpoints :many
-select tenant_id, endpoint_id, display_name, state, verification, payload_format, json_schema, max_body_bytes, deduplication, event_type_source, created_at, updated_at from endpoints where endpoint_id > $1 order by endpoint_id limit $2::integer
+select tenant_id, endpoint_id, display_name, state, verification, payload_format, json_schema, max_body_bytes, deduplication, event_type_source, created_at, updated_at from endpoints
+where tenant_id = $1 and endpoint_id < $2 order by endpoint_id desc limit $3::integer
 `
 
-func (q *Queries) ListEndpoints(ctx context.Context, db DBTX, afterID uuid.UUID, maxRows int32) ([]Endpoint, error) {
-	rows, err := db.Query(ctx, listEndpoints, afterID, maxRows)
+// The newest first: ids are UUIDv7. Primary key.
+func (q *Queries) ListEndpoints(ctx context.Context, db DBTX, tenantID uuid.UUID, beforeID uuid.UUID, maxRows int32) ([]Endpoint, error) {
+	rows, err := db.Query(ctx, listEndpoints, tenantID, beforeID, maxRows)
 	if err != nil {
 		return nil, err
 	}
@@ -465,4 +486,31 @@ func (q *Queries) ListEndpoints(ctx context.Context, db DBTX, afterID uuid.UUID,
 		return nil, err
 	}
 	return items, nil
+}
+
+const tenantQuota = `-- name: TenantQuota :one
+select t.max_endpoints, t.max_destinations,
+  (select count(*) from endpoints e where e.tenant_id = t.tenant_id) as endpoints,
+  (select count(*) from destinations d where d.tenant_id = t.tenant_id) as destinations
+from tenants t where t.tenant_id = $1
+`
+
+type TenantQuotaRow struct {
+	MaxEndpoints    *int32
+	MaxDestinations *int32
+	Endpoints       int64
+	Destinations    int64
+}
+
+// What a tenant may have, and has. Asked before each creation; two at the same moment may both pass, and exceed it by one.
+func (q *Queries) TenantQuota(ctx context.Context, db DBTX, tenantID uuid.UUID) (TenantQuotaRow, error) {
+	row := db.QueryRow(ctx, tenantQuota, tenantID)
+	var i TenantQuotaRow
+	err := row.Scan(
+		&i.MaxEndpoints,
+		&i.MaxDestinations,
+		&i.Endpoints,
+		&i.Destinations,
+	)
+	return i, err
 }

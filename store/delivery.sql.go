@@ -17,7 +17,7 @@ with due as (
   select tenant_id, delivery_id, lease_owner
   from delivery_queue
   where due_at <= now()
-    and (destination_id is null or destination_id <> all($3::uuid[]))
+    and (destination_id is null or lease_owner is not null or destination_id <> all($3::uuid[]))
   order by due_at
   limit $4::integer
   for update skip locked
@@ -47,7 +47,8 @@ type ClaimDueRow struct {
 }
 
 // The claimer's only query for work: rows that are due, whoever held them before. Index delivery_queue_due. Rows that
-// another node is claiming are skipped. lost_owner is the node whose lease ran out, NULL for an ordinary retry.
+// another node is claiming are skipped; so are those of full or inactive destinations, unless a lost node's attempt is to
+// be recorded. lost_owner is the node whose lease ran out, NULL for an ordinary retry.
 func (q *Queries) ClaimDue(ctx context.Context, db DBTX, arg ClaimDueParams) ([]ClaimDueRow, error) {
 	rows, err := db.Query(ctx, claimDue,
 		arg.NodeID,

@@ -14,20 +14,23 @@ import (
 
 const attemptsOfDelivery = `-- name: AttemptsOfDelivery :many
 select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
-from attempts where delivery_id = $1 and recorded_at >= $2 and leaf_index > $3
-order by leaf_index limit $4::integer
+from attempts
+where tenant_id = $1 and delivery_id = $2 and recorded_at >= $3 and leaf_index > $4 and outcome <> 0
+order by leaf_index limit $5::integer
 `
 
 type AttemptsOfDeliveryParams struct {
+	TenantID       uuid.UUID
 	DeliveryID     uuid.UUID
 	Since          time.Time
 	AfterLeafIndex int64
 	MaxRows        int32
 }
 
-// Index attempts_delivery, in the partitions since the delivery was made. Order: as recorded.
+// Without the leaf of a dead letter (outcome 0). Index attempts_delivery.
 func (q *Queries) AttemptsOfDelivery(ctx context.Context, db DBTX, arg AttemptsOfDeliveryParams) ([]Attempt, error) {
 	rows, err := db.Query(ctx, attemptsOfDelivery,
+		arg.TenantID,
 		arg.DeliveryID,
 		arg.Since,
 		arg.AfterLeafIndex,
@@ -63,14 +66,30 @@ func (q *Queries) AttemptsOfDelivery(ctx context.Context, db DBTX, arg AttemptsO
 	return items, nil
 }
 
-const attemptsOfEvents = `-- name: AttemptsOfEvents :many
+const attemptsOfEvent = `-- name: AttemptsOfEvent :many
 select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
-from attempts where event_id = any($1::uuid[]) and recorded_at >= $2 order by leaf_index
+from attempts
+where tenant_id = $1 and event_id = $2 and recorded_at >= $3 and leaf_index > $4 and outcome <> 0
+order by leaf_index limit $5::integer
 `
 
-// Index attempts_event, in the partitions since the oldest of the events.
-func (q *Queries) AttemptsOfEvents(ctx context.Context, db DBTX, eventIds []uuid.UUID, since time.Time) ([]Attempt, error) {
-	rows, err := db.Query(ctx, attemptsOfEvents, eventIds, since)
+type AttemptsOfEventParams struct {
+	TenantID       uuid.UUID
+	EventID        uuid.UUID
+	Since          time.Time
+	AfterLeafIndex int64
+	MaxRows        int32
+}
+
+// Without the leaves of dead letters (outcome 0). Index attempts_event.
+func (q *Queries) AttemptsOfEvent(ctx context.Context, db DBTX, arg AttemptsOfEventParams) ([]Attempt, error) {
+	rows, err := db.Query(ctx, attemptsOfEvent,
+		arg.TenantID,
+		arg.EventID,
+		arg.Since,
+		arg.AfterLeafIndex,
+		arg.MaxRows,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +124,7 @@ const cancellationsOfEvents = `-- name: CancellationsOfEvents :many
 select tenant_id, delivery_id, event_id, destination_id, attempts, reason, cancelled_at from cancellations where tenant_id = $1 and event_id = any($2::uuid[])
 `
 
+// Index cancellations_event.
 func (q *Queries) CancellationsOfEvents(ctx context.Context, db DBTX, tenantID uuid.UUID, eventIds []uuid.UUID) ([]Cancellation, error) {
 	rows, err := db.Query(ctx, cancellationsOfEvents, tenantID, eventIds)
 	if err != nil {
@@ -137,6 +157,7 @@ const deadLettersOfEvents = `-- name: DeadLettersOfEvents :many
 select tenant_id, dead_letter_id, event_id, endpoint_id, destination_id, reason, attempts, diagnosis, log_id, leaf_index, dead_at from dead_letters where tenant_id = $1 and event_id = any($2::uuid[])
 `
 
+// Index dead_letters_event.
 func (q *Queries) DeadLettersOfEvents(ctx context.Context, db DBTX, tenantID uuid.UUID, eventIds []uuid.UUID) ([]DeadLetter, error) {
 	rows, err := db.Query(ctx, deadLettersOfEvents, tenantID, eventIds)
 	if err != nil {
@@ -171,12 +192,12 @@ func (q *Queries) DeadLettersOfEvents(ctx context.Context, db DBTX, tenantID uui
 
 const getAttempt = `-- name: GetAttempt :one
 select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
-from attempts where attempt_id = $1 and recorded_at >= $2
+from attempts where tenant_id = $1 and attempt_id = $2 and recorded_at >= $3
 `
 
-// Index attempts_id, in the partitions since the attempt was made.
-func (q *Queries) GetAttempt(ctx context.Context, db DBTX, attemptID uuid.UUID, since time.Time) (Attempt, error) {
-	row := db.QueryRow(ctx, getAttempt, attemptID, since)
+// An attempt or the leaf of a dead letter. Index attempts_id, in the partitions since the attempt was made.
+func (q *Queries) GetAttempt(ctx context.Context, db DBTX, tenantID uuid.UUID, attemptID uuid.UUID, since time.Time) (Attempt, error) {
+	row := db.QueryRow(ctx, getAttempt, tenantID, attemptID, since)
 	var i Attempt
 	err := row.Scan(
 		&i.LogID,
@@ -190,6 +211,48 @@ func (q *Queries) GetAttempt(ctx context.Context, db DBTX, attemptID uuid.UUID, 
 		&i.Leaf,
 		&i.Diagnosis,
 		&i.ResponseExcerpt,
+	)
+	return i, err
+}
+
+const getCancellation = `-- name: GetCancellation :one
+select tenant_id, delivery_id, event_id, destination_id, attempts, reason, cancelled_at from cancellations where tenant_id = $1 and delivery_id = $2
+`
+
+func (q *Queries) GetCancellation(ctx context.Context, db DBTX, tenantID uuid.UUID, deliveryID uuid.UUID) (Cancellation, error) {
+	row := db.QueryRow(ctx, getCancellation, tenantID, deliveryID)
+	var i Cancellation
+	err := row.Scan(
+		&i.TenantID,
+		&i.DeliveryID,
+		&i.EventID,
+		&i.DestinationID,
+		&i.Attempts,
+		&i.Reason,
+		&i.CancelledAt,
+	)
+	return i, err
+}
+
+const getDeadLetter = `-- name: GetDeadLetter :one
+select tenant_id, dead_letter_id, event_id, endpoint_id, destination_id, reason, attempts, diagnosis, log_id, leaf_index, dead_at from dead_letters where tenant_id = $1 and dead_letter_id = $2
+`
+
+func (q *Queries) GetDeadLetter(ctx context.Context, db DBTX, tenantID uuid.UUID, deliveryID uuid.UUID) (DeadLetter, error) {
+	row := db.QueryRow(ctx, getDeadLetter, tenantID, deliveryID)
+	var i DeadLetter
+	err := row.Scan(
+		&i.TenantID,
+		&i.DeadLetterID,
+		&i.EventID,
+		&i.EndpointID,
+		&i.DestinationID,
+		&i.Reason,
+		&i.Attempts,
+		&i.Diagnosis,
+		&i.LogID,
+		&i.LeafIndex,
+		&i.DeadAt,
 	)
 	return i, err
 }
@@ -256,14 +319,244 @@ func (q *Queries) GetEventPayload(ctx context.Context, db DBTX, tenantID uuid.UU
 	return i, err
 }
 
-const queuedDeliveries = `-- name: QueuedDeliveries :many
-select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, due_at, lease_owner, replay_of
-from delivery_queue where tenant_id = $1 and event_id = any($2::uuid[])
+const heldDestinations = `-- name: HeldDestinations :many
+select destination_id, state, state_detail from destinations
+where tenant_id = $1 and destination_id = any($2::uuid[]) and state <> 'enabled'
 `
 
-// What is live of some events. A tenant's queue is read by its primary key, since most events have nothing live.
-func (q *Queries) QueuedDeliveries(ctx context.Context, db DBTX, tenantID uuid.UUID, eventIds []uuid.UUID) ([]DeliveryQueue, error) {
-	rows, err := db.Query(ctx, queuedDeliveries, tenantID, eventIds)
+type HeldDestinationsRow struct {
+	DestinationID uuid.UUID
+	State         string
+	StateDetail   string
+}
+
+// Which of some destinations are not delivered to now.
+func (q *Queries) HeldDestinations(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationIds []uuid.UUID) ([]HeldDestinationsRow, error) {
+	rows, err := db.Query(ctx, heldDestinations, tenantID, destinationIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []HeldDestinationsRow
+	for rows.Next() {
+		var i HeldDestinationsRow
+		if err := rows.Scan(&i.DestinationID, &i.State, &i.StateDetail); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const leavesOfDelivery = `-- name: LeavesOfDelivery :many
+select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
+from attempts where tenant_id = $1 and delivery_id = $2 and recorded_at >= $3
+order by leaf_index limit $4::integer
+`
+
+type LeavesOfDeliveryParams struct {
+	TenantID   uuid.UUID
+	DeliveryID uuid.UUID
+	Since      time.Time
+	MaxRows    int32
+}
+
+// Attempts and the dead letter. Index attempts_delivery, in the partitions since the delivery was made.
+func (q *Queries) LeavesOfDelivery(ctx context.Context, db DBTX, arg LeavesOfDeliveryParams) ([]Attempt, error) {
+	rows, err := db.Query(ctx, leavesOfDelivery,
+		arg.TenantID,
+		arg.DeliveryID,
+		arg.Since,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Attempt
+	for rows.Next() {
+		var i Attempt
+		if err := rows.Scan(
+			&i.LogID,
+			&i.LeafIndex,
+			&i.RecordedAt,
+			&i.TenantID,
+			&i.AttemptID,
+			&i.DeliveryID,
+			&i.EventID,
+			&i.Outcome,
+			&i.Leaf,
+			&i.Diagnosis,
+			&i.ResponseExcerpt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const leavesOfEvents = `-- name: LeavesOfEvents :many
+select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
+from attempts
+where tenant_id = $1 and event_id = any($2::uuid[]) and recorded_at >= $3
+order by leaf_index limit $4::integer
+`
+
+type LeavesOfEventsParams struct {
+	TenantID uuid.UUID
+	EventIds []uuid.UUID
+	Since    time.Time
+	MaxRows  int32
+}
+
+// Attempts and dead letters. Index attempts_event, in the partitions since the oldest of the events. Order: as recorded.
+func (q *Queries) LeavesOfEvents(ctx context.Context, db DBTX, arg LeavesOfEventsParams) ([]Attempt, error) {
+	rows, err := db.Query(ctx, leavesOfEvents,
+		arg.TenantID,
+		arg.EventIds,
+		arg.Since,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Attempt
+	for rows.Next() {
+		var i Attempt
+		if err := rows.Scan(
+			&i.LogID,
+			&i.LeafIndex,
+			&i.RecordedAt,
+			&i.TenantID,
+			&i.AttemptID,
+			&i.DeliveryID,
+			&i.EventID,
+			&i.Outcome,
+			&i.Leaf,
+			&i.Diagnosis,
+			&i.ResponseExcerpt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listEvents = `-- name: ListEvents :many
+select event_id, tenant_id, endpoint_id, received_at, content_type, event_type, dedup_key, source_address, verification, defect,
+  length(body)::integer as body_bytes, sha256(body) as body_sha256
+from events
+where tenant_id = $1 and event_id >= $2 and event_id < $3
+  and received_at >= $4 and received_at < $5
+  and (cardinality($6::uuid[]) = 0 or endpoint_id = any($6::uuid[]))
+  and (cardinality($7::text[]) + cardinality($8::text[]) = 0
+    or event_type = any($7::text[])
+    or exists (select from unnest($8::text[]) as prefix where starts_with(event_type, prefix)))
+  and ($9::text = '' or event_id between $10::uuid and $11::uuid
+    or starts_with(substr(dedup_key, strpos(dedup_key, ':') + 1), $9::text))
+order by event_id desc limit $12::integer
+`
+
+type ListEventsParams struct {
+	TenantID          uuid.UUID
+	FromID            uuid.UUID
+	BeforeID          uuid.UUID
+	ReceivedFrom      time.Time
+	ReceivedBefore    time.Time
+	EndpointIds       []uuid.UUID
+	EventTypes        []string
+	EventTypePrefixes []string
+	KeyText           string
+	IDFrom            uuid.UUID
+	IDTo              uuid.UUID
+	MaxRows           int32
+}
+
+type ListEventsRow struct {
+	EventID       uuid.UUID
+	TenantID      uuid.UUID
+	EndpointID    uuid.UUID
+	ReceivedAt    time.Time
+	ContentType   string
+	EventType     string
+	DedupKey      string
+	SourceAddress string
+	Verification  string
+	Defect        string
+	BodyBytes     int32
+	BodySHA256    []byte
+}
+
+// The newest first: ids are UUIDv7. Primary key of events, in the partitions between from_id and before_id. Empty arrays
+// and texts do not filter. An id_from above id_to is the id of no event; dedup keys are stored as "<source>:<key>".
+func (q *Queries) ListEvents(ctx context.Context, db DBTX, arg ListEventsParams) ([]ListEventsRow, error) {
+	rows, err := db.Query(ctx, listEvents,
+		arg.TenantID,
+		arg.FromID,
+		arg.BeforeID,
+		arg.ReceivedFrom,
+		arg.ReceivedBefore,
+		arg.EndpointIds,
+		arg.EventTypes,
+		arg.EventTypePrefixes,
+		arg.KeyText,
+		arg.IDFrom,
+		arg.IDTo,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListEventsRow
+	for rows.Next() {
+		var i ListEventsRow
+		if err := rows.Scan(
+			&i.EventID,
+			&i.TenantID,
+			&i.EndpointID,
+			&i.ReceivedAt,
+			&i.ContentType,
+			&i.EventType,
+			&i.DedupKey,
+			&i.SourceAddress,
+			&i.Verification,
+			&i.Defect,
+			&i.BodyBytes,
+			&i.BodySHA256,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const queuedDeliveries = `-- name: QueuedDeliveries :many
+select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, due_at, lease_owner, replay_of
+from delivery_queue
+where tenant_id = $1 and delivery_id > $2::uuid and event_id = any($3::uuid[])
+order by delivery_id
+`
+
+// What is live of some events. Primary key, from the oldest event's id on: a delivery's id is younger than its event's.
+func (q *Queries) QueuedDeliveries(ctx context.Context, db DBTX, tenantID uuid.UUID, oldestEventID uuid.UUID, eventIds []uuid.UUID) ([]DeliveryQueue, error) {
+	rows, err := db.Query(ctx, queuedDeliveries, tenantID, oldestEventID, eventIds)
 	if err != nil {
 		return nil, err
 	}

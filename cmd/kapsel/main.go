@@ -77,12 +77,16 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 	return root
 }
 
+// notFromEnvironment marks a flag that means something else than the variable of its name.
+const notFromEnvironment = "not-from-environment"
+
 // fromEnvironment sets each flag that was not given from KAPSEL_<NAME>.
 func fromEnvironment(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(flag *pflag.Flag) {
 		name := environmentName(flag.Name)
-		if value, found := os.LookupEnv(name); found && !flag.Changed && value != "" {
+		_, only := flag.Annotations[notFromEnvironment]
+		if value, found := os.LookupEnv(name); found && !only && !flag.Changed && value != "" {
 			if err := flags.Set(flag.Name, value); err != nil {
 				errs = append(errs, usageError(fmt.Errorf("%s: %w", name, err)))
 			}

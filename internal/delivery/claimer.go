@@ -80,6 +80,9 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	events, err := c.load(ctx, rows, maxBytes)
+	if err == nil {
+		snapshot, err = c.knowAll(ctx, snapshot, rows)
+	}
 	if err != nil {
 		c.giveBack(ctx, rows)
 		return 0, err
@@ -107,6 +110,20 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 	}
 	c.giveBack(ctx, unsent)
 	return len(rows), nil
+}
+
+// knowAll returns a snapshot that has the destination of each row, unless it was deleted: one that was made on another
+// node a moment ago must not be taken for gone.
+func (c *Claimer) knowAll(ctx context.Context, snapshot *route.Snapshot, rows []store.ClaimDueRow) (*route.Snapshot, error) {
+	for _, row := range rows {
+		if row.DestinationID != nil && snapshot.Destination(*row.DestinationID) == nil {
+			if err := c.routes.Refresh(ctx); err != nil {
+				return nil, fmt.Errorf("look for a new destination: %w", err)
+			}
+			return c.routes.Snapshot(), nil
+		}
+	}
+	return snapshot, nil
 }
 
 // load reads the events of the rows, up to maxBytes of payload.

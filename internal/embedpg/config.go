@@ -63,6 +63,9 @@ var throwawaySettings = map[string]string{
 	"fsync":              "off",
 	"synchronous_commit": "off",
 	"full_page_writes":   "off",
+	// In the data directory, and so removed with it, instead of in /dev/shm, where what a killed
+	// server had is cleaned up only by a next start.
+	"dynamic_shared_memory_type": "mmap",
 }
 
 // arguments returns the settings as arguments for postgres, in a fixed order.

@@ -145,6 +145,12 @@ func TestDeathOfTheServerIsNoticed(t *testing.T) {
 	if err := s.Restart(t.Context(), false); err == nil {
 		t.Error("a dead server restarted")
 	}
+	if err := s.Stop(t.Context()); err != nil {
+		t.Errorf("stop a dead server: %v", err)
+	}
+	if got := ask[int](t, start(t, Config{DataDir: s.dir.root}), "select 1"); got != 1 {
+		t.Errorf("started again, it reads %d", got)
+	}
 }
 
 func TestFailedStartShowsTheLog(t *testing.T) {

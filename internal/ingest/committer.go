@@ -28,6 +28,10 @@ const (
 	// Two flushers: one batch is prepared and sent while the other waits for the disk.
 	flushers = 2
 
+	maxBatchSpread = time.Second
+	// What a statement gets at least, however long its webhooks have waited.
+	minTryTime = 500 * time.Millisecond
+
 	minRetryWait = 20 * time.Millisecond
 	maxRetryWait = 250 * time.Millisecond
 )
@@ -82,14 +86,7 @@ func (c *Committer) Run(ctx context.Context) error {
 	for range flushers {
 		go func() {
 			defer func() { done <- struct{}{} }()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case p := <-c.waiting:
-					c.store(ctx, c.fill(p))
-				}
-			}
+			c.flush(ctx)
 		}()
 	}
 	for range flushers {
@@ -105,22 +102,43 @@ func (c *Committer) Run(ctx context.Context) error {
 	}
 }
 
-// fill takes what else waits.
-func (c *Committer) fill(p *pending) []*pending {
-	batch := []*pending{p}
-	size := p.bytes()
+// flush stores batch after batch until ctx ends.
+func (c *Committer) flush(ctx context.Context) {
+	var first *pending // of the next batch
+	for {
+		if first == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case first = <-c.waiting:
+			}
+		}
+		var batch []*pending
+		batch, first = c.fill(first)
+		c.store(ctx, batch)
+	}
+}
+
+// fill takes what else waits. A webhook that came much later than the first, since the database was away, begins the
+// next batch: those of a batch are held until the same time.
+func (c *Committer) fill(first *pending) (batch []*pending, next *pending) {
+	batch = []*pending{first}
+	size := first.bytes()
+	c.waitingBytes.Add(-size)
 	for len(batch) < maxBatch && size < maxBatchBytes {
 		select {
 		case p := <-c.waiting:
+			if p.event.ReceivedAt.Sub(first.event.ReceivedAt) > maxBatchSpread {
+				return batch, p
+			}
 			batch = append(batch, p)
 			size += p.bytes()
+			c.waitingBytes.Add(-p.bytes())
 		default:
-			c.waitingBytes.Add(-size)
-			return batch
+			return batch, nil
 		}
 	}
-	c.waitingBytes.Add(-size)
-	return batch
+	return batch, nil
 }
 
 // store commits a batch and answers all who wait for it.
@@ -131,6 +149,7 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 		}
 		return bytes.Compare(a.keyHash, b.keyHash)
 	})
+	deadline := c.deadline(batch)
 	batch, repeats := splitRepeats(batch)
 	for _, p := range batch {
 		for i := range p.deliveries {
@@ -139,7 +158,7 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 		}
 	}
 	started := time.Now()
-	outcomes, err := c.write(ctx, batch, started)
+	outcomes, err := c.write(ctx, batch, deadline)
 	if err != nil && isRowError(err) && len(batch) > 1 {
 		// One webhook is refused: it must not take the others with it.
 		c.unreserve(batch)
@@ -199,9 +218,25 @@ func (c *Committer) unreserve(batch []*pending) {
 	}
 }
 
-// write commits the batch, trying again for as long as the database may be held for. An outcome a webhook.
-func (c *Committer) write(ctx context.Context, batch []*pending, started time.Time) ([]outcome, error) {
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), started.Add(c.hold))
+// deadline is until when a batch is held while the database is away. A batch whose time was over before it was its turn
+// still gets one try.
+func (c *Committer) deadline(batch []*pending) time.Time {
+	deadline := batch[0].event.ReceivedAt.Add(c.hold)
+	for _, p := range batch {
+		if t := p.event.ReceivedAt.Add(c.hold); t.Before(deadline) {
+			deadline = t
+		}
+	}
+	if earliest := time.Now().Add(minTryTime); deadline.Before(earliest) {
+		return earliest
+	}
+	return deadline
+}
+
+// write commits the batch, trying again until the deadline. An outcome a webhook.
+func (c *Committer) write(ctx context.Context, batch []*pending, deadline time.Time) ([]outcome, error) {
+	started := time.Now()
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
 	for wait, try := minRetryWait, 1; ; try++ {
 		outcomes, err := c.writeOnce(ctx, batch, try > 1)

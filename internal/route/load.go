@@ -75,8 +75,10 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring) (snapshot *Sn
 		if err != nil {
 			problems = append(problems, fmt.Errorf("destination %s: %w", id.Destination.Text(row.DestinationID), err))
 			// Its deliveries are held, never sent in another way than was asked for.
-			snapshot.inactive = append(snapshot.inactive, row.DestinationID)
-			continue
+			destination = &Destination{
+				TenantID: row.TenantID, ID: row.DestinationID, EndpointID: row.EndpointID,
+				URL: row.URL, Retry: compileRetry(&kapselv1.RetryPolicy{}),
+			}
 		}
 		snapshot.destinations[destination.ID] = destination
 		if !destination.Active {

@@ -2,6 +2,7 @@ package tlog
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -12,7 +13,11 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
 	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 	"github.com/kapsel-dev/kapsel/store"
@@ -89,9 +94,23 @@ func (r *rig) sealer(highWater string, change func(*Config)) *Sealer {
 	return sealer
 }
 
+// testLeaf makes the leaf at an index: always the same bytes, as large as a usual attempt's.
 func testLeaf(index int64) []byte {
-	leaf := make([]byte, 400)
-	binary.BigEndian.PutUint64(leaf, uint64(index))
+	id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(index))
+	hash := sha256.Sum256(id)
+	at := timestamppb.New(time.Unix(1_800_000_000+index, 0))
+	leaf, err := proto.MarshalOptions{Deterministic: true}.Marshal(&leafv1.Leaf{
+		Nonce: hash[:16],
+		Kind: &leafv1.Leaf_Attempt{Attempt: &leafv1.Attempt{
+			AttemptId: id, DeliveryId: id, EventId: id, TenantId: id, EndpointId: id, DestinationId: id, NodeId: id,
+			Number: 1, PayloadSha256: hash[:], PayloadBytes: 1024, Url: "https://hooks.example.com/orders", ReceivedAt: at, StartedAt: at,
+			Duration: durationpb.New(12 * time.Millisecond), Outcome: leafv1.Outcome_OUTCOME_SUCCEEDED, StatusCode: 200,
+			RequestHeadersSha256: hash[:], ResponseSha256: hash[:], ResponseBytes: 2, IntakeVerification: "github",
+		}},
+	})
+	if err != nil {
+		panic(err)
+	}
 	return leaf
 }
 

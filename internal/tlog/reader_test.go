@@ -4,19 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
+	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
 
 // sealed makes a log with heads of these sizes.
@@ -143,81 +139,65 @@ func TestTileCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 	}
 }
 
-func describe(leaf []byte) (json.RawMessage, error) {
-	return json.Marshal(map[string]int{"bytes": len(leaf)})
-}
-
-func TestPackageHoldsAllThatAVerifierNeeds(t *testing.T) {
+func TestPackageVerifiesOffline(t *testing.T) {
 	r := sealed(t, 256, 300)
 	head := r.wantHead(300)
-	cosignature := "— witness.example " + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{6}, 76)) + "\n"
-	r.tamper("insert into cosignatures (log_id, tree_size, key_name, line) values (1, 300, 'witness.example', $1)", cosignature)
-	text, err := r.reader.Package(r.ctx, 257, testLeaf(257), head, describe)
+	key, err := r.key().VerifierKey(testOrigin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Read as by a stranger, who has nothing but the format's description.
-	var p struct {
-		Format, Origin, Leaf, Checkpoint string
-		LogID                            int64           `json:"log_id"`
-		LeafIndex                        int64           `json:"leaf_index"`
-		TreeSize                         int64           `json:"tree_size"`
-		LeafHash                         string          `json:"leaf_hash"`
-		AuditPath                        []string        `json:"audit_path"`
-		RootHash                         string          `json:"root_hash"`
-		PublicKeys                       []string        `json:"public_keys"`
-		Attempt                          json.RawMessage `json:"attempt"`
-	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&p); err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := hex.DecodeString(p.Leaf)
-	if err != nil || !bytes.Equal(leaf, testLeaf(257)) {
-		t.Fatalf("leaf is %s, %v", p.Leaf, err)
-	}
-	if p.Format != "kapsel-proof/v1" || p.Origin != testOrigin || p.LogID != testLogID || p.LeafIndex != 257 || p.TreeSize != 300 ||
-		p.LeafHash != merkle.LeafHash(leaf).String() {
-		t.Errorf("package is %s", text)
-	}
-	var path []merkle.Hash
-	for _, h := range p.AuditPath {
-		raw, err := hex.DecodeString(h)
+	for _, index := range []int64{0, 255, 256, 299} {
+		text, err := r.reader.Package(r.ctx, index, testLeaf(index), head)
 		if err != nil {
 			t.Fatal(err)
 		}
-		path = append(path, merkle.Hash(raw))
+		if report, err := verify.Verify(text, verify.Options{TrustedKeys: []string{key}}); err != nil || !report.Full {
+			t.Errorf("package of leaf %d: %v\n%s", index, err, text)
+		}
+		p, err := verify.Parse(text)
+		if err != nil || p.LogID != "1" || p.LeafIndex != index || p.TreeSize != 300 || p.Checkpoint != head.Note {
+			t.Errorf("package of leaf %d: %v\n%s", index, err, text)
+		}
 	}
-	verifier, err := note.NewVerifier(p.PublicKeys[0])
+}
+
+func TestPackageOfTheOnlyLeafVerifies(t *testing.T) {
+	r := sealed(t, 1)
+	text, err := r.reader.Package(r.ctx, 0, testLeaf(0), r.wantHead(1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened, err := note.Open([]byte(p.Checkpoint), note.VerifierList(verifier))
-	if err != nil || len(opened.UnverifiedSigs) != 2 || !strings.HasSuffix(p.Checkpoint, cosignature) {
-		t.Fatalf("checkpoint %q: %+v, %v", p.Checkpoint, opened, err)
+	key, err := r.key().VerifierKey(testOrigin)
+	if err != nil {
+		t.Fatal(err)
 	}
-	c, err := checkpoint.Parse(opened.Text)
-	if err != nil || c.Root.String() != p.RootHash {
-		t.Fatalf("checkpoint: %+v, %v", c, err)
-	}
-	if err := merkle.VerifyInclusion(p.LeafIndex, c.Size, merkle.LeafHash(leaf), path, c.Root); err != nil {
+	if report, err := verify.Verify(text, verify.Options{TrustedKeys: []string{key}}); err != nil || !report.Full {
 		t.Error(err)
+	}
+}
+
+func TestSignedNoteHasTheWitnessesLines(t *testing.T) {
+	r := sealed(t, 300)
+	head := r.wantHead(300)
+	cosignature := "— witness.example " + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{6}, 76)) + "\n"
+	r.tamper("insert into cosignatures (log_id, tree_size, key_name, line) values (1, 300, 'witness.example', $1)", cosignature)
+	signed, err := r.reader.SignedNote(r.ctx, head)
+	if err != nil || signed != head.Note+cosignature {
+		t.Errorf("got %q, %v", signed, err)
+	}
+	if c, _, err := checkpoint.Open(signed, testOrigin, r.key().Public()); err != nil || c.Root != head.Root {
+		t.Errorf("with a witness's line: %+v, %v", c, err)
 	}
 }
 
 func TestNoPackageOfALeafThatWasNotSealed(t *testing.T) {
 	r := sealed(t, 300)
 	head := r.wantHead(300)
-	if _, err := r.reader.Package(r.ctx, 7, testLeaf(8), head, describe); !errors.Is(err, ErrCorrupt) {
+	if _, err := r.reader.Package(r.ctx, 7, testLeaf(8), head); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("other bytes than were sealed: got %v, want ErrCorrupt", err)
 	}
-	if _, err := r.reader.Package(r.ctx, 300, testLeaf(300), head, describe); !errors.Is(err, ErrNotFound) {
+	if _, err := r.reader.Package(r.ctx, 300, testLeaf(300), head); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a leaf that is not sealed yet: got %v, want ErrNotFound", err)
-	}
-	failing := func([]byte) (json.RawMessage, error) { return nil, errors.New("cannot decode") }
-	if _, err := r.reader.Package(r.ctx, 7, testLeaf(7), head, failing); err == nil {
-		t.Error("a leaf that cannot be described: want an error")
 	}
 }
 
@@ -292,6 +272,21 @@ func TestHeadsOfOtherNodesComeByNotification(t *testing.T) {
 	for _, payload := range []string{"", "1", "1 ", "x 1", "1 x", "1  2", "99999999999 1"} {
 		if err := heads.Notify(r.ctx, payload); err == nil {
 			t.Errorf("payload %q: want an error", payload)
+		}
+	}
+}
+
+func BenchmarkPackage(b *testing.B) {
+	r := sealed(b, 20_000)
+	head, err := r.reader.Head(r.ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var index int64
+	for b.Loop() {
+		index = (index + 7919) % head.Size
+		if _, err := r.reader.Package(r.ctx, index, testLeaf(index), head); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

@@ -44,7 +44,7 @@ type Config struct {
 
 	Logger *slog.Logger    // default slog.Default()
 	Heads  *Heads          // is told of each head. Optional
-	OnSeal func(SealStats) // is called after each head was published, before the next seal. Optional
+	OnSeal func(SealStats) // is called after each head was published; must not block or call the sealer. Optional
 }
 
 // SealStats tells of one seal.

@@ -54,7 +54,7 @@ func TestSealsWhenEnoughLeavesWait(t *testing.T) {
 	r.wantHead(0)
 	r.record(1, 0)
 	sealer.Wake()
-	waitFor(t, heads, 100, time.Second) // a second is below lookInterval: it was the poke
+	waitFor(t, heads, 100, lookInterval-pokeInterval) // before the next look without a poke
 	r.wantHead(100)
 	if s := <-stats; s.Leaves != 100 || s.Head.Size != 100 || s.Took <= 0 || s.Waited <= 0 {
 		t.Errorf("stats of the seal: %+v", s)
@@ -79,7 +79,7 @@ func TestSealsWhenTheOldestLeafIsOldEnough(t *testing.T) {
 	r.record(1, 0)
 	began := time.Now()
 	sealer.Wake()
-	waitFor(t, heads, 1, 3*time.Second)
+	waitFor(t, heads, 1, 5*time.Second)
 	if took := time.Since(began); took < 500*time.Millisecond {
 		t.Errorf("sealed after %v, before the leaf was 600 ms old", took)
 	}
@@ -89,6 +89,7 @@ func TestSealsAtMostOncePerInterval(t *testing.T) {
 	r := newRig(t)
 	heads := NewHeads(r.reader)
 	sealer := r.sealer("mark", func(c *Config) { c.Heads, c.MaxLeaves, c.MinInterval = heads, 1, 700*time.Millisecond })
+	began := time.Now()
 	r.run(sealer)
 	waitFor(t, heads, 0, 5*time.Second)
 	for range 20 {
@@ -101,8 +102,8 @@ func TestSealsAtMostOncePerInterval(t *testing.T) {
 	if err := r.pool.QueryRow(r.ctx, "select count(*) from tree_heads where tree_size > 0").Scan(&seals); err != nil {
 		t.Fatal(err)
 	}
-	if seals < 2 || seals > 5 {
-		t.Errorf("%d seals in about 2.3 s: want 3 or 4", seals)
+	if most := 1 + int(time.Since(began)/(700*time.Millisecond)); seals < 2 || seals > most {
+		t.Errorf("%d seals: want 2 to %d", seals, most)
 	}
 }
 
@@ -352,18 +353,15 @@ func TestRestoredBackupIsRefused(t *testing.T) {
 	if head, err := r.reader.Head(r.ctx); err != nil || head.Size != 100 {
 		t.Fatalf("latest head: %d, %v, want 100", head.Size, err)
 	}
-	// The mark of that time fits.
+	// With the mark of the backup's time the same database is sealed: it was the mark alone that stood in the way.
 	if err := os.WriteFile(filepath.Join(r.dir, "mark"), backup, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.release(); err != nil {
-		t.Fatal(err)
+	r.tamper("update log_sealers set lease_owner = null")
+	r.flush(r.sealer("mark", nil))
+	if head, err := r.reader.Head(r.ctx); err != nil || head.Size != 200 {
+		t.Fatalf("latest head: %d, %v, want 200", head.Size, err)
 	}
-}
-
-func (r *rig) release() error {
-	_, err := r.pool.Exec(r.ctx, "update log_sealers set lease_owner = null, lease_expires_at = '-infinity'")
-	return err
 }
 
 func TestOriginOfALogNeverChanges(t *testing.T) {

@@ -75,14 +75,14 @@ func readProof(ctx context.Context, nodes proof.Nodes, size int64, read TileRead
 			tiles = append(tiles, tile)
 		}
 	}
-	rows, err := read(ctx, tiles)
+	data, err := read(ctx, tiles)
 	if err != nil {
 		return nil, err
 	}
 	hashes := make([][]byte, len(nodes.IDs))
 	for i, id := range nodes.IDs {
 		tile, first := tileOf(id, size)
-		row, begin, end := rows[place[tile]], first*HashSize, (first+1<<(id.Level%TileHeight))*HashSize
+		row, begin, end := data[place[tile]], first*HashSize, (first+1<<(id.Level%TileHeight))*HashSize
 		if end > len(row) {
 			return nil, fmt.Errorf("%s has %d bytes: want at least %d", tile.Path(), len(row), end)
 		}
@@ -110,7 +110,7 @@ func tileOf(id compact.NodeID, size int64) (tile Tile, first int) {
 
 // VerifyInclusion checks an audit path as a client does.
 func VerifyInclusion(index, size int64, leaf Hash, path []Hash, root Hash) error {
-	return proof.VerifyInclusion(rfc6962.DefaultHasher, uint64(index), uint64(size), leaf[:], slices(path), root[:])
+	return proof.VerifyInclusion(rfc6962.DefaultHasher, uint64(index), uint64(size), leaf[:], rows(path), root[:])
 }
 
 // VerifyConsistency checks a consistency proof as a client does. The empty tree is a prefix of every tree.
@@ -121,10 +121,10 @@ func VerifyConsistency(from, to int64, path []Hash, fromRoot, toRoot Hash) error
 		}
 		return nil
 	}
-	return proof.VerifyConsistency(rfc6962.DefaultHasher, uint64(from), uint64(to), slices(path), fromRoot[:], toRoot[:])
+	return proof.VerifyConsistency(rfc6962.DefaultHasher, uint64(from), uint64(to), rows(path), fromRoot[:], toRoot[:])
 }
 
-func slices(hashes []Hash) [][]byte {
+func rows(hashes []Hash) [][]byte {
 	out := make([][]byte, len(hashes))
 	for i := range hashes {
 		out[i] = hashes[i][:]

@@ -265,7 +265,7 @@ func BenchmarkGrow10000Leaves(b *testing.B) {
 	}
 }
 
-// Each size from 0 to 1,000, one leaf at a time, with every audit path of every 37th.
+// Each size from 0 to 1,000, one leaf at a time, with every audit path of every 97th.
 func TestEachSizeEqualsOtherImplementation(t *testing.T) {
 	var stored []tlog.Hash
 	storage := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
@@ -288,7 +288,7 @@ func TestEachSizeEqualsOtherImplementation(t *testing.T) {
 		if got := tlog.Hash(store.tree.Root()); got != want {
 			t.Fatalf("root of %d leaves: got %v, want %v", size, got, want)
 		}
-		if size%37 == 0 || size == 256 || size == 257 {
+		if size%97 == 0 || size == 256 || size == 257 {
 			for index := range size {
 				path, err := merkle.InclusionProof(context.Background(), index, size, store.read)
 				if err != nil {

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -28,10 +29,23 @@ type head struct {
 // line is one signature line of a note.
 type line struct {
 	lineID
-	// verified is false when no key was given for the line; one that is wrong makes the note refused.
-	verified bool
+	// verifier is the key that the line was verified with, and its type. Zero when no key was given for the line; a line
+	// that is wrong makes the note refused.
+	verifier lineVerifier
 	// at is set in verified cosignatures.
 	at time.Time
+}
+
+func (l line) verified() bool { return l.verifier.public != nil }
+
+// find returns the verified line of just this key and type, nil if there is none.
+func find(lines []line, k key, kind byte) *line {
+	for i, l := range lines {
+		if v := l.verifier; l.verified() && v.kind == kind && v.name == k.name && bytes.Equal(v.public, k.public) {
+			return &lines[i]
+		}
+	}
+	return nil
 }
 
 // openCheckpoint reads a signed note and checks each line for which the ring has a key.
@@ -66,13 +80,16 @@ func openCheckpoint(signed string, keys ring) (head, []line, error) {
 func readLines(opened *note.Note, keys ring) ([]line, error) {
 	var lines []line
 	for i, s := range append(opened.Sigs[:len(opened.Sigs):len(opened.Sigs)], opened.UnverifiedSigs...) {
-		l := line{lineID: lineID{s.Name, s.Hash}, verified: i < len(opened.Sigs)}
+		l := line{lineID: lineID{s.Name, s.Hash}}
+		if i < len(opened.Sigs) {
+			l.verifier = keys[l.lineID]
+		}
 		// Strict, because a plain decoder ignores bits at the end that others could change.
 		raw, err := base64.StdEncoding.Strict().DecodeString(s.Base64)
 		if err != nil || len(raw) < keyIDBytes {
 			return nil, fmt.Errorf("the signature of %s+%08x is not in canonical base64", s.Name, s.Hash)
 		}
-		if l.verified && keys[l.lineID].kind == typeCosignature {
+		if l.verified() && l.verifier.kind == typeCosignature {
 			seconds := binary.BigEndian.Uint64(raw[keyIDBytes:]) // its length was checked with the signature
 			if seconds > maxSeconds {
 				return nil, fmt.Errorf("the cosignature of %s+%08x has no possible time", s.Name, s.Hash)
@@ -93,8 +110,8 @@ func parseHead(text string) (head, error) {
 	}
 	h := head{origin: parts[0]}
 	var err error
-	if h.size, err = strconv.ParseInt(parts[1], 10, 64); err != nil || h.size < 0 || strconv.FormatInt(h.size, 10) != parts[1] {
-		return head{}, fmt.Errorf("its tree size %.30q is not a decimal number", parts[1])
+	if h.size, err = strconv.ParseInt(parts[1], 10, 64); err != nil || h.size < 0 || h.size > maxInteger || strconv.FormatInt(h.size, 10) != parts[1] {
+		return head{}, fmt.Errorf("its tree size %.30q is not a decimal number up to %d", parts[1], int64(maxInteger))
 	}
 	root, err := base64.StdEncoding.Strict().DecodeString(parts[2])
 	if err != nil || len(root) != hashBytes {

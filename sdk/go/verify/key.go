@@ -113,12 +113,16 @@ type ring map[lineID]lineVerifier
 
 // newRing makes a ring of all lines that the keys may have signed. The log's key, whose text is of type 0x01, also
 // signs timestamped cosignatures; a witness's key of type 0x04 signs only those.
+//
+// Key ids are short enough to be hit by trying. So of two keys with one name and id the first stays, trusted keys are
+// given first, and whoever asks for a line compares the whole key.
 func newRing(keys ...key) ring {
 	r := make(ring, 2*len(keys))
 	for _, k := range keys {
 		for _, kind := range []byte{typeEd25519, typeCosignature} {
-			if k.kind == kind || k.kind == typeEd25519 {
-				r[lineID{k.name, k.id(kind)}] = lineVerifier{k, kind}
+			id := lineID{k.name, k.id(kind)}
+			if _, taken := r[id]; !taken && (k.kind == kind || k.kind == typeEd25519) {
+				r[id] = lineVerifier{k, kind}
 			}
 		}
 	}

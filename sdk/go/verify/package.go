@@ -76,7 +76,8 @@ func (p *Package) Encode() ([]byte, error) {
 }
 
 // Parse reads a package and refuses whatever is not in the canonical form of Encode: unknown or repeated fields, upper
-// case hex, other white space, data after the end. It proves nothing yet. Its error is an *Error.
+// case hex, other white space, data after the end. It proves nothing yet, and takes any JSON as the field "attempt", which
+// only Verify compares with the leaf. Its error is an *Error.
 func Parse(data []byte) (*Package, error) {
 	p, _, err := parse(data)
 	if err != nil {

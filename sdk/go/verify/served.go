@@ -61,8 +61,7 @@ func openServed(signed, origin string, keys []key) (head, error) {
 		return head{}, fmt.Errorf("is of log %.300q: want %q", h.origin, origin)
 	}
 	for _, k := range keys {
-		id := lineID{origin, k.id(typeEd25519)}
-		if slices.ContainsFunc(lines, func(l line) bool { return l.verified && l.lineID == id }) {
+		if k.name == origin && find(lines, k, typeEd25519) != nil {
 			return h, nil
 		}
 	}

@@ -172,7 +172,7 @@ func (v *verification) checkpoint() (string, error) {
 	}
 	for _, l := range lines {
 		switch {
-		case l.verified:
+		case l.verified():
 		case v.lists(l.lineID):
 			v.report.NotChecked = append(v.report.NotChecked, fmt.Sprintf("%s+%08x", l.name, l.id))
 		default:
@@ -196,7 +196,7 @@ func (v *verification) signature() (string, error) {
 		keys = v.listed
 	}
 	at := slices.IndexFunc(keys, func(k key) bool {
-		return k.name == v.Origin && k.kind == typeEd25519 && v.find(k, typeEd25519) != nil
+		return k.name == v.Origin && k.kind == typeEd25519 && find(v.lines, k, typeEd25519) != nil
 	})
 	if at < 0 && len(v.trusted) > 0 {
 		return "", fmt.Errorf("no trusted key has signed the checkpoint as %q", v.Origin)
@@ -213,23 +213,12 @@ func (v *verification) signature() (string, error) {
 }
 
 func (v *verification) time() (string, error) {
-	l := v.find(v.signer, typeCosignature)
+	l := find(v.lines, v.signer, typeCosignature)
 	if l == nil {
 		return "", nil // an older kind of head, which says nothing of time
 	}
 	v.report.HeadTime = l.at
 	return "the log signed this tree at " + l.at.Format(time.RFC3339), nil
-}
-
-// find returns the verified line of a key and type.
-func (v *verification) find(k key, kind byte) *line {
-	id := lineID{k.name, k.id(kind)}
-	for i, l := range v.lines {
-		if l.verified && l.lineID == id {
-			return &v.lines[i]
-		}
-	}
-	return nil
 }
 
 // differingFields names the fields in which two JSON objects differ.
@@ -247,7 +236,7 @@ func differingFields(got, want []byte) string {
 	}
 	maps.DeleteFunc(names, func(_ string, differs bool) bool { return !differs })
 	if len(names) == 0 {
-		return "the order of its fields"
+		return "its fields are repeated or in another order"
 	}
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(names)) {

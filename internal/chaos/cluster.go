@@ -1,0 +1,143 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/kapsel-dev/kapsel/internal/embedpg"
+	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/tenant"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+const (
+	startPatience = 30 * time.Second
+	// Hold is the nodes' --hold: how long a webhook may wait for the database before its source is refused.
+	Hold = 5 * time.Second
+)
+
+// Cluster is a durable PostgreSQL with a tenant, and the nodes on it.
+type Cluster struct {
+	Postgres *embedpg.Server
+	APIKey   string
+
+	random *Random
+	state  string // parent of the nodes' state directories
+}
+
+// NewCluster starts a PostgreSQL, migrates it, and makes a tenant with an API key. Nodes are started by Start.
+func NewCluster(t testing.TB, r *Random) *Cluster {
+	t.Helper()
+	c := &Cluster{Postgres: pgtest.Durable(t), random: r, state: t.TempDir()}
+	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
+	defer cancel()
+	if _, err := store.Migrate(ctx, c.DatabaseURL()); err != nil {
+		t.Fatalf("migrate: %v", err)
+	}
+	db, err := store.Open(ctx, c.DatabaseURL())
+	if err != nil {
+		t.Fatalf("open database: %v", err)
+	}
+	defer db.Close()
+	tenantID, key := id.New(), tenant.NewKey()
+	c.APIKey = key.Text()
+	err = errors.Join(
+		db.CreateTenant(ctx, db.Engine(), tenantID, "chaos"),
+		db.CreateAPIKey(ctx, db.Engine(), store.CreateAPIKeyParams{
+			TenantID: tenantID, KeyID: id.New(), DisplayName: "chaos", Hint: key.Hint(), SecretHash: key.Hash(),
+			Scopes: []string{"ingest", "read", "manage", "admin"},
+		}),
+	)
+	if err != nil {
+		t.Fatalf("make a tenant: %v", err)
+	}
+	return c
+}
+
+// DatabaseURL is where the nodes and the checks connect to, as PostgreSQL's superuser.
+func (c *Cluster) DatabaseURL() string { return c.Postgres.ConnString("postgres") }
+
+// Node is `kapsel serve`, running.
+type Node struct {
+	*Process
+	URL string
+
+	cluster *Cluster
+	args    []string
+}
+
+// Start runs a node with a state directory of that name and returns when it is ready. A node that is not the cluster's
+// first gets copies of the first one's keys, as an operator would give it.
+func (c *Cluster) Start(t testing.TB, name string) *Node {
+	t.Helper()
+	dir := filepath.Join(c.state, name)
+	if err := c.shareKeys(dir); err != nil {
+		t.Fatalf("prepare the state of node %s: %v", name, err)
+	}
+	address := FreeAddress(t, c.random)
+	n := &Node{URL: "http://" + address, cluster: c, args: []string{
+		"serve", "--database-url", c.DatabaseURL(), "--listen", address, "--state-dir", dir,
+		"--allow-destinations", "127.0.0.0/8", "--hold", Hold.String(), "--seal-age", "1s",
+	}}
+	n.Restart(t)
+	return n
+}
+
+// Restart starts the program again, on the same address, database and state directory.
+func (n *Node) Restart(t testing.TB) {
+	t.Helper()
+	n.Process = Launch(t, n.args...)
+	AwaitAnswer(t, n.Process, n.URL+"/readyz", startPatience)
+}
+
+// API is the node's, as the cluster's tenant.
+func (n *Node) API() API { return API{URL: n.URL, Key: n.cluster.APIKey} }
+
+// IngestURL is where sources post to.
+func (n *Node) IngestURL(r Route) string { return n.URL + "/ingest/" + r.EndpointID }
+
+// Log reads the log that this node serves, and trusts the key in the state directory.
+func (n *Node) Log(t testing.TB) *LogClient {
+	t.Helper()
+	return newLogClient(t, n.URL+"/log/1", n.cluster.keyFile(t))
+}
+
+// keyFiles are what nodes of one service share.
+var keyFiles = []string{"log.key", "secrets.keyset"}
+
+func (c *Cluster) shareKeys(dir string) error {
+	others, err := filepath.Glob(filepath.Join(c.state, "*", keyFiles[0]))
+	if err != nil || len(others) == 0 {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
+		return nil // it has its own
+	} else if err != nil {
+		return err
+	}
+	for _, name := range keyFiles {
+		data, err := os.ReadFile(filepath.Join(filepath.Dir(others[0]), name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) keyFile(t testing.TB) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(c.state, "*", keyFiles[0]))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no node has made a key (%v)", err)
+	}
+	return files[0]
+}

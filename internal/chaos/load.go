@@ -1,0 +1,149 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Load is a number of webhooks from sources that do not give up: each is posted, with the same delivery id, until it is
+// acknowledged.
+type Load struct {
+	// IngestURLs are the addresses to post to. With several, each try goes to the next one.
+	IngestURLs []string
+	// Secret to sign with, as GitHub does.
+	Secret string
+	// Count of webhooks, PerSecond and at most Conns of them at a time.
+	Count, PerSecond, Conns int
+	// Acked is called after each acknowledgement with their number so far. Optional.
+	Acked func(n int)
+}
+
+// Posted is a webhook and what its source was told.
+type Posted struct {
+	DeliveryID string
+	Body       []byte
+	EventID    string // of the 202
+	Tries      int
+	// Refusals are the answers before the 202.
+	Refusals []Refusal
+	// Broken counts the tries without an answer.
+	Broken int
+}
+
+// Refusal is an answer other than 202.
+type Refusal struct {
+	Status int
+	After  time.Duration
+	Body   string
+}
+
+const (
+	sourceTimeout = 20 * time.Second
+	sourcePause   = 50 * time.Millisecond
+)
+
+// Run posts all webhooks and returns them in the order of their making.
+func (l Load) Run(ctx context.Context, t testing.TB, r *Random) []Posted {
+	t.Helper()
+	posted := make([]Posted, l.Count)
+	run := r.Uint64()
+	for i := range posted {
+		posted[i].DeliveryID = fmt.Sprintf("%016x-%d", run, i)
+		posted[i].Body = fmt.Appendf(nil, `{"action":"chaos","number":%d,"filler":"%s"}`, i, strings.Repeat("x", 100+r.IntN(2000)))
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: l.Conns, MaxConnsPerHost: l.Conns}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: sourceTimeout}
+
+	var next, acked atomic.Int64
+	began := time.Now()
+	var sources sync.WaitGroup
+	for range l.Conns {
+		sources.Go(func() {
+			for {
+				i := next.Add(1) - 1
+				if i >= int64(l.Count) {
+					return
+				}
+				time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / time.Duration(l.PerSecond))))
+				l.post(ctx, client, int(i), &posted[i])
+				if ctx.Err() != nil {
+					return
+				}
+				if n := acked.Add(1); l.Acked != nil {
+					l.Acked(int(n))
+				}
+			}
+		})
+	}
+	sources.Wait()
+	if ctx.Err() != nil {
+		t.Fatalf("%d of %d webhooks were acknowledged before the scenario's time was over", acked.Load(), l.Count)
+	}
+	return posted
+}
+
+// post tries until it gets a 202, or until ctx ends.
+func (l Load) post(ctx context.Context, client *http.Client, i int, p *Posted) {
+	for ctx.Err() == nil {
+		url := l.IngestURLs[(i+p.Tries)%len(l.IngestURLs)]
+		p.Tries++
+		began := time.Now()
+		status, answer, err := Post(ctx, client, url, l.Secret, p.DeliveryID, "push", p.Body)
+		switch {
+		case err != nil:
+			p.Broken++
+		case status == http.StatusAccepted:
+			var receipt struct {
+				EventID string `json:"event_id"`
+			}
+			if err := json.Unmarshal(answer, &receipt); err == nil && receipt.EventID != "" {
+				p.EventID = receipt.EventID
+				return
+			}
+			fallthrough // a 202 that names no event is no receipt
+		default:
+			p.Refusals = append(p.Refusals, Refusal{status, time.Since(began), string(answer)})
+		}
+		time.Sleep(sourcePause)
+	}
+}
+
+// Post posts one webhook as GitHub does: docs.github.com, "Validating webhook deliveries" and "Webhook events and payloads".
+func Post(ctx context.Context, client *http.Client, url, secret, deliveryID, event string, body []byte) (status int, answer []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("User-Agent", "GitHub-Hookshot/chaos")
+	request.Header.Set("X-GitHub-Delivery", deliveryID)
+	request.Header.Set("X-GitHub-Event", event)
+	request.Header.Set("X-Hub-Signature-256", GitHubSignature(secret, body))
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	answer, err = io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	return response.StatusCode, answer, err
+}
+
+// GitHubSignature is the value of X-Hub-Signature-256.
+func GitHubSignature(secret string, body []byte) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(body)
+	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
+}

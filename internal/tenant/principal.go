@@ -1,0 +1,53 @@
+package tenant
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/google/uuid"
+)
+
+// Scope is what an API key may do, as stored.
+type Scope string
+
+// The scopes. None includes another, but for Admin, which includes Ingest, Read and Manage.
+const (
+	Ingest   Scope = "ingest"
+	Read     Scope = "read"
+	Manage   Scope = "manage"
+	Admin    Scope = "admin"
+	Operator Scope = "operator"
+)
+
+var (
+	// ErrMissing: no API key was given.
+	ErrMissing = errors.New("no API key")
+	// ErrInvalid: the API key is malformed, or unknown.
+	ErrInvalid = errors.New("unknown API key")
+	// ErrExpired: the API key has expired, or was revoked.
+	ErrExpired = errors.New("expired API key")
+	// ErrSuspended: the tenant is suspended, and may only read.
+	ErrSuspended = errors.New("tenant is suspended")
+	// ErrScope: the API key lacks the scope.
+	ErrScope = errors.New("API key lacks the scope")
+)
+
+// Principal is who calls.
+type Principal struct {
+	TenantID, KeyID uuid.UUID
+	Scopes          []Scope
+	// Suspended says that the tenant may read, and nothing else.
+	Suspended bool
+}
+
+// Authorize returns nil if the principal may do what asks for scope, else ErrScope or ErrSuspended.
+func (p Principal) Authorize(scope Scope) error {
+	ofAdmin := scope == Ingest || scope == Read || scope == Manage
+	if !slices.Contains(p.Scopes, scope) && !(ofAdmin && slices.Contains(p.Scopes, Admin)) {
+		return ErrScope
+	}
+	if p.Suspended && scope != Read {
+		return ErrSuspended
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+)
+
+const (
+	// bodyTimeout is how long a source may take to send a body.
+	bodyTimeout = 15 * time.Second
+	// firstChunk is read of a body whose length was not announced; it doubles up to the bound.
+	firstChunk = 4 << 10
+)
+
+// readBody reads a body of at most maxBytes, and never more than one byte beyond them. It takes memory for what it
+// returns, which the caller releases.
+func (h *ingestHandler) readBody(w http.ResponseWriter, r *http.Request, maxBytes int) ([]byte, *problem) {
+	if r.ContentLength > int64(maxBytes) {
+		return nil, tooLarge(maxBytes)
+	}
+	if r.ContentLength == 0 {
+		return []byte{}, nil
+	}
+	// The deadline is the connection's: it must be gone before the commit is waited for, since net/http goes on reading
+	// in the background to notice a client that leaves.
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return nil, brokenBody(err)
+	}
+	body, refused := h.readAll(r, maxBytes)
+	if refused != nil {
+		return nil, refused
+	}
+	if err := control.SetReadDeadline(time.Time{}); err != nil {
+		h.api.memory.release(int64(len(body)))
+		return nil, brokenBody(err)
+	}
+	return body, nil
+}
+
+func (h *ingestHandler) readAll(r *http.Request, maxBytes int) ([]byte, *problem) {
+	if r.ContentLength > 0 {
+		if !h.api.memory.take(r.ContentLength) {
+			return nil, noMemory()
+		}
+		body := make([]byte, r.ContentLength)
+		if _, err := io.ReadFull(r.Body, body); err != nil {
+			h.api.memory.release(r.ContentLength)
+			return nil, brokenBody(err)
+		}
+		return body, nil
+	}
+	return h.readUnannounced(r.Body, maxBytes)
+}
+
+// readUnannounced reads a body without Content-Length: chunked, or HTTP/2.
+func (h *ingestHandler) readUnannounced(from io.Reader, maxBytes int) (_ []byte, refused *problem) {
+	taken := 0
+	defer func() {
+		if refused != nil {
+			h.api.memory.release(int64(taken))
+		}
+	}()
+	body := []byte{}
+	for size := firstChunk; ; size *= 2 {
+		size = min(size, maxBytes+1)
+		if !h.api.memory.take(int64(size - taken)) {
+			return nil, noMemory()
+		}
+		taken = size
+		grown := make([]byte, len(body), size)
+		copy(grown, body)
+		n, err := io.ReadFull(from, grown[len(body):size])
+		body = grown[:len(body)+n]
+		switch {
+		case len(body) > maxBytes:
+			return nil, tooLarge(maxBytes)
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && !truncated(err):
+			h.api.memory.release(int64(taken - len(body)))
+			return body, nil
+		case err != nil:
+			return nil, brokenBody(err)
+		}
+	}
+}
+
+func tooLarge(maxBytes int) *problem {
+	p := newProblem(http.StatusRequestEntityTooLarge, kapselv1.ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE,
+		fmt.Sprintf("the endpoint takes payloads of at most %d bytes", maxBytes))
+	p.closes = true
+	return p
+}
+
+func noMemory() *problem {
+	r := refusalOf(errNoMemory)
+	return &problem{status: http.StatusServiceUnavailable, reason: r.reason, detail: r.message, retry: r.retry, closes: true}
+}
+
+// brokenBody is the answer to a body that did not come, or not as its framing says.
+func brokenBody(err error) *problem {
+	p := newProblem(http.StatusBadRequest, kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "the request's body ends early or is not framed as announced")
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		p.status = http.StatusRequestTimeout
+		p.detail = fmt.Sprintf("the request's body did not come within %v", bodyTimeout)
+	}
+	p.closes = true
+	return p
+}

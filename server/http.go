@@ -1,0 +1,71 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	connectv1 "connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+)
+
+// What a client may take its time for. Bodies have a deadline of their own where they are read.
+const (
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 120 * time.Second
+	maxHeaderBytes    = 64 << 10
+)
+
+// NewHTTPServer makes the server for a handler of New: HTTP/1.1 and HTTP/2 without TLS (h2c) on one port.
+func NewHTTPServer(handler http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           handler,
+		Protocols:         protocols,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+	}
+}
+
+// serveLive says that the process runs, and nothing about what it depends on: a restart helps against neither.
+func (a *api) serveLive(w http.ResponseWriter, _ *http.Request) {
+	writeText(w, http.StatusOK, "kapsel "+a.Version+" is alive\n")
+}
+
+// serveReady says whether the node can take webhooks now.
+func (a *api) serveReady(w http.ResponseWriter, r *http.Request) {
+	if err := a.Ready(); err != nil {
+		a.Logger.WarnContext(r.Context(), "not ready", "error", err)
+		w.Header().Set("Retry-After", "1")
+		writeText(w, http.StatusServiceUnavailable, "not ready\n")
+		return
+	}
+	writeText(w, http.StatusOK, "ready\n")
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	w.Write([]byte(text))
+}
+
+// newHealthHandler serves grpc.health.v1. Only the process as a whole has a health: its services come and go together.
+func newHealthHandler(a *api) (string, http.Handler) {
+	return grpchealth.NewHandler(healthChecker{a})
+}
+
+type healthChecker struct{ api *api }
+
+func (h healthChecker) Check(_ context.Context, request *grpchealth.CheckRequest) (*grpchealth.CheckResponse, error) {
+	if request.Service != "" && !h.api.services[request.Service] {
+		return nil, connectv1.NewError(connectv1.CodeNotFound, nil)
+	}
+	if h.api.Ready() != nil {
+		return &grpchealth.CheckResponse{Status: grpchealth.StatusNotServing}, nil
+	}
+	return &grpchealth.CheckResponse{Status: grpchealth.StatusServing}, nil
+}

@@ -1,0 +1,106 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/ingest"
+)
+
+// ingestPath and an endpoint's id make the address that sources post to.
+const ingestPath = "/ingest/"
+
+// Bounds on a webhook's headers, all together, the same as IngestService has.
+const (
+	maxWebhookHeaders     = 256
+	maxWebhookHeaderBytes = 64 << 10
+	// headerOverhead is ": " and CRLF.
+	headerOverhead = 4
+)
+
+// ingestHandler serves POST /ingest/{endpoint_id}. It is the hot path: no reflection, no log line, no query.
+type ingestHandler struct{ api *api }
+
+func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		h.refuse(w, r, newProblem(http.StatusMethodNotAllowed, kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "send webhooks with POST"))
+		return
+	}
+	endpointID, err := id.Endpoint.Parse(strings.TrimPrefix(r.URL.Path, ingestPath))
+	if err != nil {
+		h.refuse(w, r, endpointNotFound())
+		return
+	}
+	endpoint := h.api.finder.find(r.Context(), endpointID)
+	if endpoint == nil || !endpoint.Enabled {
+		h.refuse(w, r, endpointNotFound())
+		return
+	}
+	if tooManyHeaders(r.Header) {
+		h.refuse(w, r, newProblem(http.StatusRequestHeaderFieldsTooLarge, kapselv1.ErrorReason_ERROR_REASON_HEADERS_TOO_LARGE,
+			fmt.Sprintf("a webhook may have %d headers and %d bytes of them", maxWebhookHeaders, maxWebhookHeaderBytes)))
+		return
+	}
+	body, refused := h.readBody(w, r, endpoint.MaxBodyBytes)
+	if refused != nil {
+		h.refuse(w, r, refused)
+		return
+	}
+	defer h.api.memory.release(int64(len(body)))
+	receipt, err := h.api.Ingest.Accept(r.Context(), ingest.Webhook{
+		Endpoint: endpoint, Header: r.Header, Body: body,
+		ReceivedAt: time.Now(), SourceAddress: remoteHost(r.RemoteAddr),
+	})
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	writeReceipt(w, receipt)
+}
+
+// endpointNotFound is also the answer for a disabled endpoint, as if it were not there.
+func endpointNotFound() *problem {
+	return newProblem(http.StatusNotFound, kapselv1.ErrorReason_ERROR_REASON_ENDPOINT_NOT_FOUND,
+		"there is no such endpoint: check the address")
+}
+
+func tooManyHeaders(header http.Header) bool {
+	count, size := 0, 0
+	for name, values := range header {
+		count += len(values)
+		for _, value := range values {
+			size += len(name) + len(value) + headerOverhead
+		}
+	}
+	return count > maxWebhookHeaders || size > maxWebhookHeaderBytes
+}
+
+// remoteHost is the address of a connection's peer without its port.
+func remoteHost(address string) string {
+	if i := strings.LastIndexByte(address, ':'); i >= 0 {
+		address = address[:i]
+	}
+	return strings.Trim(address, "[]")
+}
+
+var receiptType = []string{"application/json"}
+
+// writeReceipt answers 202, which says that the event is committed.
+func writeReceipt(w http.ResponseWriter, receipt ingest.Receipt) {
+	body := make([]byte, 0, 160)
+	body = append(append(body, `{"event_id":"`...), id.Event.Text(receipt.EventID)...)
+	body = append(append(body, `","state":"`...), receipt.State...)
+	body = strconv.AppendBool(append(body, `","duplicate":`...), receipt.Duplicate)
+	body = receipt.ReceivedAt.UTC().AppendFormat(append(body, `,"received_at":"`...), time.RFC3339Nano)
+	body = append(body, "\"}\n"...)
+	w.Header()["Content-Type"] = receiptType
+	w.WriteHeader(http.StatusAccepted)
+	w.Write(body)
+}
+

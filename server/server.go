@@ -1,0 +1,114 @@
+// Package server is the edge: the Connect services, POST /ingest, the public log, health. It translates between the
+// contract (proto/kapsel/v1) and the packages behind it, and decides nothing.
+//
+// Who calls and what they may do is settled by interceptors, before a request's body is read; what can be wrong with a
+// message by its own rules is settled before a handler sees it; errors become Connect codes in errors.go and problem+json
+// in problem.go, and nowhere else. A tenant's data is only ever read through store.DB.AsTenant.
+package server
+
+import (
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"path"
+	"strings"
+
+	"code.dny.dev/ssrf"
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/grpcreflect/v2"
+
+	"github.com/kapsel-dev/kapsel/gen/kapsel/v1/kapselv1connect"
+	"github.com/kapsel-dev/kapsel/internal/ingest"
+	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/internal/secret"
+	"github.com/kapsel-dev/kapsel/internal/tenant"
+	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+// Deps is what the edge stands on. All fields are required, but for AllowedDestinations.
+type Deps struct {
+	DB            *store.DB
+	Routes        *route.Table
+	Ingest        *ingest.Ingest
+	Keyring       *secret.Keyring
+	Reader        *tlog.Reader
+	Heads         *tlog.Heads
+	Authenticator *tenant.Authenticator
+	// PublicURL is how clients reach this service, without a trailing slash.
+	PublicURL string
+	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.
+	AllowedDestinations []netip.Prefix
+	Logger              *slog.Logger
+	Version             string
+	// Ready reports why the node cannot take webhooks, nil when it can.
+	Ready func() error
+}
+
+// Largest messages, decompressed. A batch is bounded by its contract; the rest of a message is its ids and headers.
+const (
+	maxMessageBytes = 4 << 20
+	maxIngestBytes  = 11 << 20
+	maxBatchBytes   = 34 << 20
+)
+
+// api is what all services share.
+type api struct {
+	Deps
+	finder *endpointFinder
+	guard  *ssrf.Guardian
+	memory *memory
+	// services are the names of those that are served.
+	services map[string]bool
+}
+
+// New makes the handler of everything that a node serves.
+func New(deps Deps) http.Handler {
+	deps.PublicURL = strings.TrimSuffix(deps.PublicURL, "/")
+	a := &api{
+		Deps:   deps,
+		finder: &endpointFinder{routes: deps.Routes},
+		guard:  newGuard(deps.AllowedDestinations),
+		memory: &memory{max: maxRequestMemory},
+	}
+	rpc := connect.NewServer(a.translateErrors, a.authenticate, validate)
+	kapselv1connect.RegisterIngestServiceHandler(rpc, &ingestService{api: a})
+	kapselv1connect.RegisterEndpointServiceHandler(rpc, &endpointService{api: a})
+	kapselv1connect.RegisterDestinationServiceHandler(rpc, &destinationService{api: a})
+	kapselv1connect.RegisterEventServiceHandler(rpc, &eventService{api: a})
+	kapselv1connect.RegisterDeliveryServiceHandler(rpc, &deliveryService{api: a})
+	kapselv1connect.RegisterAttestationServiceHandler(rpc, &attestationService{api: a})
+	kapselv1connect.RegisterTenantServiceHandler(rpc, kapselv1connect.UnimplementedTenantServiceHandler{})
+	kapselv1connect.RegisterListenServiceHandler(rpc, kapselv1connect.UnimplementedListenServiceHandler{})
+	grpcreflect.Register(rpc)
+	a.services = make(map[string]bool)
+	for spec := range rpc.Specs() {
+		a.services[path.Base(path.Dir(spec.Procedure))] = true
+	}
+
+	calls := http.NewServeMux()
+	connecthttp.Mount(calls, rpc,
+		connecthttp.WithReadMaxBytes(maxMessageBytes),
+		connecthttp.WithConditionalOptions(messageBounds))
+
+	mux := http.NewServeMux()
+	mux.Handle(ingestPath, &ingestHandler{api: a})
+	mux.HandleFunc("/livez", a.serveLive)
+	mux.HandleFunc("/readyz", a.serveReady)
+	mux.Handle(newHealthHandler(a))
+	mux.Handle("GET /log/{log_id}/checkpoint", &checkpointHandler{api: a})
+	mux.HandleFunc("GET /log/{log_id}/tile/{path...}", a.serveTile)
+	mux.Handle("/", a.memory.bound(calls))
+	return mux
+}
+
+func messageBounds(spec connect.Spec) []connecthttp.Option {
+	switch spec.Procedure {
+	case kapselv1connect.IngestServiceIngestProcedure:
+		return []connecthttp.Option{connecthttp.WithReadMaxBytes(maxIngestBytes)}
+	case kapselv1connect.IngestServiceIngestBatchProcedure:
+		return []connecthttp.Option{connecthttp.WithReadMaxBytes(maxBatchBytes)}
+	}
+	return nil
+}
