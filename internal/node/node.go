@@ -125,8 +125,10 @@ func (n *Node) build(ctx context.Context) error {
 	if err := n.members.beat(ctx); err != nil {
 		return fmt.Errorf("first heartbeat: %w", err)
 	}
+	follower := newHeadFollower(n.heads, log.With("component", "heads"))
 	notices := store.NewListener(n.config.DatabaseURL, log.With("component", "notices"), map[string]func(string){
-		"kapsel_routes": func(string) { n.routes.Poke() },
+		"kapsel_routes":     func(string) { n.routes.Poke() },
+		tlog.NotifyChannel: follower.Poke,
 	})
 	n.http = server.NewHTTPServer(server.New(server.Deps{
 		DB: n.db, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
@@ -142,6 +144,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("maintenance", (&maintenance{db: n.db, log: log.With("component", "maintenance")}).Run)
 	n.add("notices", notices.Run)
 	n.add("routes", n.routes.Run)
+	n.add("heads", follower.Run)
 	n.add("sealer", n.sealer.Run)
 	n.add("recorder", n.recorder.Run)
 	n.add("claimer", claimer.Run)
