@@ -186,6 +186,7 @@ create table delivery_queue (
   attempts        integer not null default 0,   -- number of attempts recorded so far
   due_at          timestamptz not null,
   lease_owner     uuid,                     -- node that holds it until due_at; NULL: nobody
+  lost_owner      uuid,                     -- node whose lease ran out; its attempt is not recorded yet
   replay_of       uuid,                     -- the delivery that this one repeats
   primary key (tenant_id, delivery_id)
 ) with (

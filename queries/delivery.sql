@@ -1,21 +1,19 @@
 -- name: ClaimDue :many
 -- The claimer's only query for work: rows that are due, whoever held them before. Index delivery_queue_due. Rows that
 -- another node is claiming are skipped; so are those of full or inactive destinations, unless a lost node's attempt is to
--- be recorded. lost_owner is the node whose lease ran out, NULL for an ordinary retry.
-with due as (
-  select tenant_id, delivery_id, lease_owner
-  from delivery_queue
-  where due_at <= now()
-    and (destination_id is null or lease_owner is not null or destination_id <> all(@full_destination_ids::uuid[]))
-  order by due_at
-  limit @max_rows::integer
-  for update skip locked
-)
+-- be recorded: lost_owner is the node whose lease ran out, NULL for an ordinary retry.
 update delivery_queue q
-set lease_owner = @node_id::uuid, due_at = now() + make_interval(secs => @lease_seconds::float8)
-from due
-where q.tenant_id = due.tenant_id and q.delivery_id = due.delivery_id
-returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, due.lease_owner as lost_owner;
+set lost_owner = coalesce(q.lease_owner, q.lost_owner), lease_owner = @node_id::uuid,
+  due_at = now() + make_interval(secs => @lease_seconds::float8)
+where q.ctid = any(array(
+  select d.ctid from delivery_queue d
+  where d.due_at <= now()
+    and (d.destination_id is null or d.lease_owner is not null or d.lost_owner is not null
+      or d.destination_id <> all(@full_destination_ids::uuid[]))
+  order by d.due_at
+  limit @max_rows::integer
+  for update skip locked))
+returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.lost_owner;
 
 -- name: LoadEvents :many
 -- What claimed deliveries carry, in the order asked, up to max_bytes of payload (at least one): a claim of many large
@@ -31,13 +29,14 @@ where u.total_bytes <= @max_bytes::bigint or u.position = 1
 order by u.position;
 
 -- name: ReleaseLeases :execrows
--- Gives back what was claimed but not sent, due at once. A row that was taken over from a lost node goes back in that
--- node's name, so that its attempt is still recorded by whoever claims it next. Primary key of delivery_queue.
+-- Gives back what was claimed but not sent, due at once. lost_owner stays, so that a lost node's attempt is still recorded
+-- by whoever claims the row next. Primary key of delivery_queue.
 update delivery_queue q
-set lease_owner = nullif(u.lost_owner, '00000000-0000-0000-0000-000000000000'), due_at = now()
-from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@lost_owners::uuid[]))
-  as u(tenant_id, delivery_id, lost_owner)
-where q.tenant_id = u.tenant_id and q.delivery_id = u.delivery_id and q.lease_owner = @node_id::uuid;
+set lease_owner = null, due_at = now()
+where q.ctid = any(array(
+    select (select d.ctid from delivery_queue d where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id)
+    from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[])) as u(tenant_id, delivery_id)))
+  and q.lease_owner = @node_id::uuid;
 
 -- name: ExpireLeasesOfDeadNodes :execrows
 -- Makes the leases of nodes without a recent heartbeat due now, so that the next claim takes them over. A leased row is

@@ -60,31 +60,34 @@ func (h *ingestHandler) readAll(r *http.Request, maxBytes int) ([]byte, *problem
 }
 
 // readUnannounced reads a body without Content-Length: chunked, or HTTP/2.
-func (h *ingestHandler) readUnannounced(from io.Reader, maxBytes int) (_ []byte, refused *problem) {
-	taken := 0
-	defer func() {
-		if refused != nil {
-			h.api.memory.release(int64(taken))
-		}
-	}()
+func (h *ingestHandler) readUnannounced(from io.Reader, maxBytes int) ([]byte, *problem) {
+	taken, size := 0, 0
 	body := []byte{}
-	for size := firstChunk; ; size *= 2 {
-		size = min(size, maxBytes+1)
-		if !h.api.memory.take(int64(size - taken)) {
-			return nil, noMemory()
+	for {
+		if len(body) == size {
+			if len(body) > maxBytes {
+				h.api.memory.release(int64(taken))
+				return nil, tooLarge(maxBytes)
+			}
+			size = min(max(firstChunk, 2*size), maxBytes+1)
+			if !h.api.memory.take(int64(size - taken)) {
+				h.api.memory.release(int64(taken))
+				return nil, noMemory()
+			}
+			taken = size
+			body = append(make([]byte, 0, size), body...)
 		}
-		taken = size
-		grown := make([]byte, len(body), size)
-		copy(grown, body)
-		n, err := io.ReadFull(from, grown[len(body):size])
-		body = grown[:len(body)+n]
+		n, err := from.Read(body[len(body):size])
+		body = body[:len(body)+n]
 		switch {
-		case len(body) > maxBytes:
-			return nil, tooLarge(maxBytes)
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && !truncated(err):
+		case errors.Is(err, io.EOF) && len(body) <= maxBytes:
 			h.api.memory.release(int64(taken - len(body)))
 			return body, nil
+		case errors.Is(err, io.EOF):
+			h.api.memory.release(int64(taken))
+			return nil, tooLarge(maxBytes)
 		case err != nil:
+			h.api.memory.release(int64(taken))
 			return nil, brokenBody(err)
 		}
 	}

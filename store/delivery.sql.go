@@ -13,20 +13,18 @@ import (
 )
 
 const claimDue = `-- name: ClaimDue :many
-with due as (
-  select tenant_id, delivery_id, lease_owner
-  from delivery_queue
-  where due_at <= now()
-    and (destination_id is null or lease_owner is not null or destination_id <> all($3::uuid[]))
-  order by due_at
-  limit $4::integer
-  for update skip locked
-)
 update delivery_queue q
-set lease_owner = $1::uuid, due_at = now() + make_interval(secs => $2::float8)
-from due
-where q.tenant_id = due.tenant_id and q.delivery_id = due.delivery_id
-returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, due.lease_owner as lost_owner
+set lost_owner = coalesce(q.lease_owner, q.lost_owner), lease_owner = $1::uuid,
+  due_at = now() + make_interval(secs => $2::float8)
+where q.ctid = any(array(
+  select d.ctid from delivery_queue d
+  where d.due_at <= now()
+    and (d.destination_id is null or d.lease_owner is not null or d.lost_owner is not null
+      or d.destination_id <> all($3::uuid[]))
+  order by d.due_at
+  limit $4::integer
+  for update skip locked))
+returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.lost_owner
 `
 
 type ClaimDueParams struct {
@@ -48,7 +46,7 @@ type ClaimDueRow struct {
 
 // The claimer's only query for work: rows that are due, whoever held them before. Index delivery_queue_due. Rows that
 // another node is claiming are skipped; so are those of full or inactive destinations, unless a lost node's attempt is to
-// be recorded. lost_owner is the node whose lease ran out, NULL for an ordinary retry.
+// be recorded: lost_owner is the node whose lease ran out, NULL for an ordinary retry.
 func (q *Queries) ClaimDue(ctx context.Context, db DBTX, arg ClaimDueParams) ([]ClaimDueRow, error) {
 	rows, err := db.Query(ctx, claimDue,
 		arg.NodeID,
@@ -180,28 +178,17 @@ func (q *Queries) LoadEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUID
 
 const releaseLeases = `-- name: ReleaseLeases :execrows
 update delivery_queue q
-set lease_owner = nullif(u.lost_owner, '00000000-0000-0000-0000-000000000000'), due_at = now()
-from rows from (unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::uuid[]))
-  as u(tenant_id, delivery_id, lost_owner)
-where q.tenant_id = u.tenant_id and q.delivery_id = u.delivery_id and q.lease_owner = $1::uuid
+set lease_owner = null, due_at = now()
+where q.ctid = any(array(
+    select (select d.ctid from delivery_queue d where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id)
+    from rows from (unnest($1::uuid[]), unnest($2::uuid[])) as u(tenant_id, delivery_id)))
+  and q.lease_owner = $3::uuid
 `
 
-type ReleaseLeasesParams struct {
-	NodeID      uuid.UUID
-	TenantIds   []uuid.UUID
-	DeliveryIds []uuid.UUID
-	LostOwners  []uuid.UUID
-}
-
-// Gives back what was claimed but not sent, due at once. A row that was taken over from a lost node goes back in that
-// node's name, so that its attempt is still recorded by whoever claims it next. Primary key of delivery_queue.
-func (q *Queries) ReleaseLeases(ctx context.Context, db DBTX, arg ReleaseLeasesParams) (int64, error) {
-	result, err := db.Exec(ctx, releaseLeases,
-		arg.NodeID,
-		arg.TenantIds,
-		arg.DeliveryIds,
-		arg.LostOwners,
-	)
+// Gives back what was claimed but not sent, due at once. lost_owner stays, so that a lost node's attempt is still recorded
+// by whoever claims the row next. Primary key of delivery_queue.
+func (q *Queries) ReleaseLeases(ctx context.Context, db DBTX, tenantIds []uuid.UUID, deliveryIds []uuid.UUID, nodeID uuid.UUID) (int64, error) {
+	result, err := db.Exec(ctx, releaseLeases, tenantIds, deliveryIds, nodeID)
 	if err != nil {
 		return 0, err
 	}

@@ -19,16 +19,22 @@ with result as materialized (
     unnest($4::integer[]), unnest($5::boolean[]), unnest($6::timestamptz[])
   ) as u(tenant_id, delivery_id, attempts_before, attempts_after, closes, due_at)
 ), closed as (
-  delete from delivery_queue q using result r
-  where r.closes and q.tenant_id = r.tenant_id and q.delivery_id = r.delivery_id
-    and q.lease_owner = $7::uuid and q.attempts = r.attempts_before
+  delete from delivery_queue q
+  where q.ctid = any(array(
+      select (select d.ctid from delivery_queue d where d.tenant_id = r.tenant_id and d.delivery_id = r.delivery_id
+        and d.attempts = r.attempts_before)
+      from result r where r.closes))
+    and q.lease_owner = $7::uuid
   returning q.delivery_id
 ), requeued as (
   update delivery_queue q
-  set attempts = r.attempts_after, due_at = r.due_at, lease_owner = null
+  set attempts = r.attempts_after, due_at = r.due_at, lease_owner = null, lost_owner = null
   from result r
-  where not r.closes and q.tenant_id = r.tenant_id and q.delivery_id = r.delivery_id
-    and q.lease_owner = $7::uuid and q.attempts = r.attempts_before
+  where q.ctid = any(array(
+      select (select d.ctid from delivery_queue d where d.tenant_id = r.tenant_id and d.delivery_id = r.delivery_id
+        and d.attempts = r.attempts_before)
+      from result r where not r.closes))
+    and q.lease_owner = $7::uuid and q.tenant_id = r.tenant_id and q.delivery_id = r.delivery_id
   returning q.delivery_id
 ), leaf as materialized (
   select u.leaf_id, u.tenant_id, u.delivery_id, u.event_id, u.outcome, u.bytes, u.diagnosis, u.excerpt, u.fenced, u.position, row_number() over (order by u.position) - 1 as place
@@ -103,7 +109,9 @@ type RecordAttemptsRow struct {
 // One batch of results: leaves with their indexes, the queue's change, dead letters, in one statement and so in one
 // transaction. Called by the recorder. A result changes the queue only if its node still holds the lease for just this
 // attempt (fence: lease_owner and attempts). Leaves of attempts are written in any case; the leaf of a dead letter only
-// if its queue row was closed here. The row lock on logs is taken last, when all else is done. Returns an index a leaf.
+// if its queue row was closed here. Queue rows are looked up by primary key one by one and changed by ctid: a join would
+// let the planner read the whole queue, which looks small to it and may be full of dead rows. The row lock on logs is
+// taken last, when all else is done. Returns an index a leaf.
 func (q *Queries) RecordAttempts(ctx context.Context, db DBTX, arg RecordAttemptsParams) ([]RecordAttemptsRow, error) {
 	rows, err := db.Query(ctx, recordAttempts,
 		arg.TenantIds,

@@ -48,18 +48,6 @@ type DeadLetter struct {
 	DeadAt        time.Time
 }
 
-type DeliveryQueue struct {
-	TenantID      uuid.UUID
-	DeliveryID    uuid.UUID
-	EventID       uuid.UUID
-	EndpointID    uuid.UUID
-	DestinationID *uuid.UUID
-	Attempts      int32
-	DueAt         time.Time
-	LeaseOwner    *uuid.UUID
-	ReplayOf      *uuid.UUID
-}
-
 type Destination struct {
 	TenantID         uuid.UUID
 	DestinationID    uuid.UUID

@@ -554,16 +554,28 @@ where tenant_id = $1 and delivery_id > $2::uuid and event_id = any($3::uuid[])
 order by delivery_id
 `
 
+type QueuedDeliveriesRow struct {
+	TenantID      uuid.UUID
+	DeliveryID    uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	DestinationID *uuid.UUID
+	Attempts      int32
+	DueAt         time.Time
+	LeaseOwner    *uuid.UUID
+	ReplayOf      *uuid.UUID
+}
+
 // What is live of some events. Primary key, from the oldest event's id on: a delivery's id is younger than its event's.
-func (q *Queries) QueuedDeliveries(ctx context.Context, db DBTX, tenantID uuid.UUID, oldestEventID uuid.UUID, eventIds []uuid.UUID) ([]DeliveryQueue, error) {
+func (q *Queries) QueuedDeliveries(ctx context.Context, db DBTX, tenantID uuid.UUID, oldestEventID uuid.UUID, eventIds []uuid.UUID) ([]QueuedDeliveriesRow, error) {
 	rows, err := db.Query(ctx, queuedDeliveries, tenantID, oldestEventID, eventIds)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []DeliveryQueue
+	var items []QueuedDeliveriesRow
 	for rows.Next() {
-		var i DeliveryQueue
+		var i QueuedDeliveriesRow
 		if err := rows.Scan(
 			&i.TenantID,
 			&i.DeliveryID,
@@ -590,9 +602,21 @@ select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, 
 from delivery_queue where tenant_id = $1 and delivery_id = $2
 `
 
-func (q *Queries) QueuedDelivery(ctx context.Context, db DBTX, tenantID uuid.UUID, deliveryID uuid.UUID) (DeliveryQueue, error) {
+type QueuedDeliveryRow struct {
+	TenantID      uuid.UUID
+	DeliveryID    uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	DestinationID *uuid.UUID
+	Attempts      int32
+	DueAt         time.Time
+	LeaseOwner    *uuid.UUID
+	ReplayOf      *uuid.UUID
+}
+
+func (q *Queries) QueuedDelivery(ctx context.Context, db DBTX, tenantID uuid.UUID, deliveryID uuid.UUID) (QueuedDeliveryRow, error) {
 	row := db.QueryRow(ctx, queuedDelivery, tenantID, deliveryID)
-	var i DeliveryQueue
+	var i QueuedDeliveryRow
 	err := row.Scan(
 		&i.TenantID,
 		&i.DeliveryID,

@@ -26,8 +26,6 @@ type Load struct {
 	Secret string
 	// Count of webhooks, PerSecond and at most Conns of them at a time.
 	Count, PerSecond, Conns int
-	// Acked is called after each acknowledgement with their number so far. Optional.
-	Acked func(n int)
 }
 
 // Posted is a webhook and what its source was told.
@@ -54,20 +52,24 @@ const (
 	sourcePause   = 50 * time.Millisecond
 )
 
-// Run posts all webhooks and returns them in the order of their making.
-func (l Load) Run(ctx context.Context, t testing.TB, r *Random) []Posted {
-	t.Helper()
-	posted := make([]Posted, l.Count)
+// Sources are a load under way.
+type Sources struct {
+	posted []Posted
+	acked  atomic.Int64
+	done   chan struct{}
+}
+
+// Start begins to post. It ends when all webhooks are acknowledged, or when ctx ends.
+func (l Load) Start(ctx context.Context, r *Random) *Sources {
+	s := &Sources{posted: make([]Posted, l.Count), done: make(chan struct{})}
 	run := r.Uint64()
-	for i := range posted {
-		posted[i].DeliveryID = fmt.Sprintf("%016x-%d", run, i)
-		posted[i].Body = fmt.Appendf(nil, `{"action":"chaos","number":%d,"filler":"%s"}`, i, strings.Repeat("x", 100+r.IntN(2000)))
+	for i := range s.posted {
+		s.posted[i].DeliveryID = fmt.Sprintf("%016x-%d", run, i)
+		s.posted[i].Body = fmt.Appendf(nil, `{"action":"chaos","number":%d,"filler":"%s"}`, i, strings.Repeat("x", 100+r.IntN(2000)))
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: l.Conns, MaxConnsPerHost: l.Conns}
-	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: sourceTimeout}
-
-	var next, acked atomic.Int64
+	var next atomic.Int64
 	began := time.Now()
 	var sources sync.WaitGroup
 	for range l.Conns {
@@ -78,25 +80,53 @@ func (l Load) Run(ctx context.Context, t testing.TB, r *Random) []Posted {
 					return
 				}
 				time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / time.Duration(l.PerSecond))))
-				l.post(ctx, client, int(i), &posted[i])
-				if ctx.Err() != nil {
+				if !l.post(ctx, client, int(i), &s.posted[i]) {
 					return
 				}
-				if n := acked.Add(1); l.Acked != nil {
-					l.Acked(int(n))
-				}
+				s.acked.Add(1)
 			}
 		})
 	}
-	sources.Wait()
-	if ctx.Err() != nil {
-		t.Fatalf("%d of %d webhooks were acknowledged before the scenario's time was over", acked.Load(), l.Count)
-	}
-	return posted
+	go func() {
+		sources.Wait()
+		transport.CloseIdleConnections()
+		close(s.done)
+	}()
+	return s
 }
 
-// post tries until it gets a 202, or until ctx ends.
-func (l Load) post(ctx context.Context, client *http.Client, i int, p *Posted) {
+// AwaitAcked waits until n webhooks are acknowledged.
+func (s *Sources) AwaitAcked(t testing.TB, n int) {
+	t.Helper()
+	for s.acked.Load() < int64(n) {
+		select {
+		case <-s.done:
+			if s.acked.Load() < int64(n) {
+				t.Fatalf("%d of %d webhooks were acknowledged before the scenario's time was over", s.acked.Load(), len(s.posted))
+			}
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// Wait returns all webhooks, in the order of their making, when each is acknowledged.
+func (s *Sources) Wait(t testing.TB) []Posted {
+	t.Helper()
+	<-s.done
+	s.AwaitAcked(t, len(s.posted))
+	return s.posted
+}
+
+// Broken is how many tries of all webhooks got no answer.
+func Broken(posted []Posted) (n int) {
+	for _, p := range posted {
+		n += p.Broken
+	}
+	return n
+}
+
+// post tries until it gets a 202, or until ctx ends, when it returns false.
+func (l Load) post(ctx context.Context, client *http.Client, i int, p *Posted) bool {
 	for ctx.Err() == nil {
 		url := l.IngestURLs[(i+p.Tries)%len(l.IngestURLs)]
 		p.Tries++
@@ -111,7 +141,7 @@ func (l Load) post(ctx context.Context, client *http.Client, i int, p *Posted) {
 			}
 			if err := json.Unmarshal(answer, &receipt); err == nil && receipt.EventID != "" {
 				p.EventID = receipt.EventID
-				return
+				return true
 			}
 			fallthrough // a 202 that names no event is no receipt
 		default:
@@ -119,6 +149,7 @@ func (l Load) post(ctx context.Context, client *http.Client, i int, p *Posted) {
 		}
 		time.Sleep(sourcePause)
 	}
+	return false
 }
 
 // Post posts one webhook as GitHub does: docs.github.com, "Validating webhook deliveries" and "Webhook events and payloads".

@@ -101,6 +101,10 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 		if row.DestinationID != nil {
 			job.DestinationID = *row.DestinationID
 			job.Destination = snapshot.Destination(*row.DestinationID)
+			if job.Destination != nil && !job.Destination.Active {
+				unsent = append(unsent, row) // held since the claim
+				continue
+			}
 			if row.LostOwner != nil {
 				job.LostOwner = *row.LostOwner
 			}
@@ -160,15 +164,10 @@ func (c *Claimer) load(ctx context.Context, rows []store.ClaimDueRow, maxBytes i
 
 // giveBack releases claimed rows, due at once.
 func (c *Claimer) giveBack(ctx context.Context, rows []store.ClaimDueRow) {
-	params := store.ReleaseLeasesParams{NodeID: c.nodeID}
+	var tenantIDs, deliveryIDs []uuid.UUID
 	for _, row := range rows {
-		lostOwner := uuid.Nil
-		if row.LostOwner != nil {
-			lostOwner = *row.LostOwner
-		}
-		params.TenantIds = append(params.TenantIds, row.TenantID)
-		params.DeliveryIds = append(params.DeliveryIds, row.DeliveryID)
-		params.LostOwners = append(params.LostOwners, lostOwner)
+		tenantIDs = append(tenantIDs, row.TenantID)
+		deliveryIDs = append(deliveryIDs, row.DeliveryID)
 	}
-	c.leases.release(ctx, params)
+	c.leases.release(ctx, tenantIDs, deliveryIDs)
 }

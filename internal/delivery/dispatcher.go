@@ -108,6 +108,10 @@ func (d *Dispatcher) Hold(job Job) {
 	d.lane(job.Destination.ID).push(job)
 }
 
+var destinationGone = ledger.Verdict{
+	Dead: leafv1.DeadLetterReason_DEAD_LETTER_REASON_DESTINATION_GONE, Diagnosis: "the destination was deleted",
+}
+
 // settle deals with a job that is not to be sent: a defect's dead letter, a lost node's attempt, or a late hand-over.
 func (d *Dispatcher) settle(job Job) {
 	switch {
@@ -115,17 +119,20 @@ func (d *Dispatcher) settle(job Job) {
 		d.submit(job, nil, ledger.Verdict{
 			Dead: leafv1.DeadLetterReason_DEAD_LETTER_REASON_MALFORMED_PAYLOAD, Diagnosis: job.Event.Defect,
 		})
-	case job.Destination == nil:
-		d.submit(job, nil, ledger.Verdict{
-			Dead: leafv1.DeadLetterReason_DEAD_LETTER_REASON_DESTINATION_GONE, Diagnosis: "the destination was deleted",
-		})
 	case job.LostOwner != uuid.Nil:
 		attempt := &ledger.Attempt{
-			ID: id.New(), URL: job.Destination.URL, NodeID: job.LostOwner,
+			ID: id.New(), NodeID: job.LostOwner,
 			Outcome: leafv1.Outcome_OUTCOME_UNKNOWN, Failure: leafv1.Failure_FAILURE_WORKER_LOST,
 			Diagnosis: "node " + id.Node.Text(job.LostOwner) + " was lost before it recorded a result",
 		}
+		if job.Destination == nil {
+			d.submit(job, attempt, destinationGone)
+			return
+		}
+		attempt.URL = job.Destination.URL
 		d.submit(job, attempt, d.judge(job, attempt))
+	case job.Destination == nil:
+		d.submit(job, nil, destinationGone)
 	default:
 		d.giveBack([]Job{job})
 	}

@@ -27,22 +27,21 @@ func NewLeases(db *store.DB, nodeID uuid.UUID, log *slog.Logger) *Leases {
 
 // Release makes the jobs due at once for any node.
 func (l *Leases) Release(ctx context.Context, jobs []Job) {
-	params := store.ReleaseLeasesParams{NodeID: l.nodeID}
+	var tenantIDs, deliveryIDs []uuid.UUID
 	for _, job := range jobs {
-		params.TenantIds = append(params.TenantIds, job.Event.TenantID)
-		params.DeliveryIds = append(params.DeliveryIds, job.DeliveryID)
-		params.LostOwners = append(params.LostOwners, job.LostOwner)
+		tenantIDs = append(tenantIDs, job.Event.TenantID)
+		deliveryIDs = append(deliveryIDs, job.DeliveryID)
 	}
-	l.release(ctx, params)
+	l.release(ctx, tenantIDs, deliveryIDs)
 }
 
-func (l *Leases) release(ctx context.Context, params store.ReleaseLeasesParams) {
-	if len(params.DeliveryIds) == 0 {
+func (l *Leases) release(ctx context.Context, tenantIDs, deliveryIDs []uuid.UUID) {
+	if len(deliveryIDs) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	if _, err := l.db.ReleaseLeases(ctx, l.db.Engine(), params); err != nil {
-		l.log.Warn("leases not given back, they run out", "leases", len(params.DeliveryIds), "error", err)
+	if _, err := l.db.ReleaseLeases(ctx, l.db.Engine(), tenantIDs, deliveryIDs, l.nodeID); err != nil {
+		l.log.Warn("leases not given back, they run out", "leases", len(deliveryIDs), "error", err)
 	}
 }

@@ -138,7 +138,19 @@ func (s *Sender) headers(job Job, now time.Time) http.Header {
 	header["Webhook-Signature"] = []string{destination.Signer.Sign(messageID, now, event.Body)}
 	header["Kapsel-Attempt"] = []string{strconv.Itoa(job.Attempts + 1)}
 	header["Kapsel-Received-At"] = []string{event.ReceivedAt.UTC().Format(time.RFC3339Nano)}
+	spellForOneTry(header)
 	return header
+}
+
+// spellForOneTry spells the headers that make http.Transport send a POST again by itself, when a kept connection breaks,
+// in a way that it does not see: each attempt is one request, and one leaf. Names have no case (RFC 9110 section 5.1).
+func spellForOneTry(header http.Header) {
+	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values, found := header[name]; found {
+			delete(header, name)
+			header[strings.ToLower(name)] = values
+		}
+	}
 }
 
 // Headers of the webhook that "*" does not pass on: those of its connection (RFC 9110 section 7.6.1), its credentials,
@@ -161,19 +173,23 @@ func forward(header http.Header, lines []byte, destination *route.Destination) {
 
 // hashHeaders is the leaf's request_headers_sha256: "name: value\n" in lower case, sorted by name.
 func hashHeaders(header http.Header) [sha256.Size]byte {
-	names := make([]string, 0, len(header))
+	type field struct {
+		name   string
+		values []string
+	}
+	fields := make([]field, 0, len(header))
 	size := 0
 	for name, values := range header {
-		names = append(names, name)
+		fields = append(fields, field{strings.ToLower(name), values})
 		for _, value := range values {
 			size += len(name) + len(value) + 3
 		}
 	}
-	slices.Sort(names)
+	slices.SortFunc(fields, func(a, b field) int { return strings.Compare(a.name, b.name) })
 	lines := make([]byte, 0, size)
-	for _, name := range names {
-		for _, value := range header[name] {
-			lines = append(lines, strings.ToLower(name)...)
+	for _, f := range fields {
+		for _, value := range f.values {
+			lines = append(lines, f.name...)
 			lines = append(lines, ": "...)
 			lines = append(lines, value...)
 			lines = append(lines, '\n')

@@ -26,13 +26,14 @@ type batch struct {
 	params store.RecordAttemptsParams
 }
 
+// newBatch encodes the results. With an error the batch is incomplete, but names its results.
 func newBatch(nodeID uuid.UUID, logID int32, results []Result) (*batch, error) {
 	b := &batch{results: results, leafOf: make([]uuid.UUID, len(results))}
 	b.params.NodeID, b.params.LogID = nodeID, logID
 	b.grow(len(results))
 	for i := range results {
 		if err := b.add(i, &results[i]); err != nil {
-			return nil, fmt.Errorf("leaf of delivery %s: %w", id.Delivery.Text(results[i].Duty.DeliveryID), err)
+			return b, fmt.Errorf("leaf of delivery %s: %w", id.Delivery.Text(results[i].Duty.DeliveryID), err)
 		}
 	}
 	return b, nil
@@ -151,6 +152,8 @@ func attemptLeaf(duty Duty, number int, a *Attempt) *leafv1.Attempt {
 	}
 	if !a.StartedAt.IsZero() {
 		leaf.StartedAt, leaf.Duration = timestamppb.New(a.StartedAt), durationpb.New(a.Duration)
+	}
+	if a.RequestHeaders != [sha256.Size]byte{} {
 		leaf.RequestHeadersSha256 = a.RequestHeaders[:]
 	}
 	if a.Response != nil {

@@ -111,24 +111,17 @@ func (r *Recorder) fill(batch []Result) []Result {
 func (r *Recorder) record(ctx context.Context, results []Result) error {
 	batch, err := newBatch(r.nodeID, r.logID, results)
 	if err != nil {
-		return err
+		return r.recordApart(ctx, batch, err)
 	}
 	started := time.Now()
 	for wait, try := minRetryWait, 1; ; try++ {
 		indexes, err := r.commit(ctx, batch, try, started)
-		switch {
-		case err == nil:
+		if err == nil {
 			r.finish(batch, indexes)
 			return nil
-		case isRowError(err) && len(results) > 1:
-			// One row is refused: it must not hold up the others.
-			half := len(results) / 2
-			return errors.Join(r.record(ctx, results[:half]), r.record(ctx, results[half:]))
-		case isRowError(err):
-			// Its lease runs out, and the takeover records it as unknown: not silent, and in nobody's way.
-			r.log.Error("result refused by the database", "delivery_id", id.Delivery.Text(results[0].Duty.DeliveryID), "error", err)
-			r.finish(batch, nil)
-			return nil
+		}
+		if isRowError(err) {
+			return r.recordApart(ctx, batch, err)
 		}
 		r.log.Warn("results not recorded, trying again", "results", len(results), "try", try, "error", err)
 		select {
@@ -138,6 +131,17 @@ func (r *Recorder) record(ctx context.Context, results []Result) error {
 		}
 		wait = min(2*wait, maxRetryWait)
 	}
+}
+
+// recordApart records the halves of a batch of which one result is refused: it must not hold up the others. When it is
+// alone, its lease runs out and the takeover records the attempt as unknown: not silent, and in nobody's way.
+func (r *Recorder) recordApart(ctx context.Context, b *batch, refusal error) error {
+	if n := len(b.results); n > 1 {
+		return errors.Join(r.record(ctx, b.results[:n/2]), r.record(ctx, b.results[n/2:]))
+	}
+	r.log.Error("result refused", "delivery_id", id.Delivery.Text(b.results[0].Duty.DeliveryID), "error", refusal)
+	r.finish(b, nil)
+	return nil
 }
 
 // commit writes the batch once, and returns its leaf indexes. After a failed try it first looks whether that one was

@@ -127,7 +127,7 @@ func (n *Node) build(ctx context.Context) error {
 	}
 	follower := newHeadFollower(n.heads, log.With("component", "heads"))
 	notices := store.NewListener(n.config.DatabaseURL, log.With("component", "notices"), map[string]func(string){
-		"kapsel_routes":     func(string) { n.routes.Poke() },
+		"kapsel_routes":    func(string) { n.routes.Poke() },
 		tlog.NotifyChannel: follower.Poke,
 	})
 	n.http = server.NewHTTPServer(server.New(server.Deps{

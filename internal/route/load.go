@@ -75,10 +75,7 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring) (snapshot *Sn
 		if err != nil {
 			problems = append(problems, fmt.Errorf("destination %s: %w", id.Destination.Text(row.DestinationID), err))
 			// Its deliveries are held, never sent in another way than was asked for.
-			destination = &Destination{
-				TenantID: row.TenantID, ID: row.DestinationID, EndpointID: row.EndpointID,
-				URL: row.URL, Retry: compileRetry(&kapselv1.RetryPolicy{}),
-			}
+			destination = brokenDestination(row)
 		}
 		snapshot.destinations[destination.ID] = destination
 		if !destination.Active {
@@ -183,6 +180,19 @@ func compileDestination(row store.RouteDestinationsRow, secrets [][]byte) (*Dest
 		destination.Forwarded = append(destination.Forwarded, http.CanonicalHeaderKey(name))
 	}
 	return destination, nil
+}
+
+// brokenDestination stands for one that could not be compiled. Its events still wait for it, those that its filter takes
+// if that can be read.
+func brokenDestination(row store.RouteDestinationsRow) *Destination {
+	var filter kapselv1.Filter
+	if decode(row.Filter, &filter) != nil {
+		filter.Reset()
+	}
+	return &Destination{
+		TenantID: row.TenantID, ID: row.DestinationID, EndpointID: row.EndpointID,
+		URL: row.URL, Retry: compileRetry(&kapselv1.RetryPolicy{}), eventTypes: filter.EventTypes,
+	}
 }
 
 // Defaults of a retry policy: the schedule that Standard Webhooks recommends, 10 attempts over about 75 hours.

@@ -8,6 +8,7 @@ package route
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -106,9 +107,13 @@ type Destination struct {
 	eventTypes     []string
 }
 
-// Matches reports whether the destination takes events of that type.
+// Matches reports whether the destination takes events of that type. A pattern that ends in "*" stands for all types that
+// begin so.
 func (d *Destination) Matches(eventType string) bool {
-	return len(d.eventTypes) == 0 || slices.Contains(d.eventTypes, eventType)
+	return len(d.eventTypes) == 0 || slices.ContainsFunc(d.eventTypes, func(pattern string) bool {
+		prefix, open := strings.CutSuffix(pattern, "*")
+		return pattern == eventType || open && strings.HasPrefix(eventType, prefix)
+	})
 }
 
 // RetryPolicy says when a failed delivery is tried again. Zero values never occur: the loader fills in the defaults.

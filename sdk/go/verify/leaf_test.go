@@ -89,22 +89,22 @@ func TestRefusesLeavesThatItCannotDescribe(t *testing.T) {
 	nonce := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), filled(16, 0))
 	newField := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
 	for name, leaf := range map[string][]byte{
-		"empty":        nil,
-		"garbage":      {0xff},
-		"only a nonce": nonce,
-		"new field":    append(attempt(func(*leafv1.Attempt) {}), newField...),
+		"empty":            nil,
+		"garbage":          {0xff},
+		"only a nonce":     nonce,
+		"new field":        append(attempt(func(*leafv1.Attempt) {}), newField...),
 		"new field inside": protowire.AppendBytes(protowire.AppendTag(nonce, 2, protowire.BytesType), newField),
-		"short nonce": marshal(t, &leafv1.Leaf{Nonce: filled(15, 0), Kind: &leafv1.Leaf_Attempt{Attempt: testAttempt()}}),
-		"no id":       attempt(func(a *leafv1.Attempt) { a.EventId = nil }),
-		"long hash":   attempt(func(a *leafv1.Attempt) { a.PayloadSha256 = filled(33, 0) }),
-		"no time":     attempt(func(a *leafv1.Attempt) { a.ReceivedAt = nil }),
-		"bad time":    attempt(func(a *leafv1.Attempt) { a.StartedAt = &timestamppb.Timestamp{Seconds: 1 << 60} }),
-		"negative":    attempt(func(a *leafv1.Attempt) { a.Duration = durationpb.New(-time.Second) }),
-		"no outcome":  attempt(func(a *leafv1.Attempt) { a.Outcome = 0 }),
-		"new outcome": attempt(func(a *leafv1.Attempt) { a.Outcome = 77 }),
-		"new failure": attempt(func(a *leafv1.Attempt) { a.Failure = 77 }),
-		"huge size":   attempt(func(a *leafv1.Attempt) { a.PayloadBytes = 1 << 53 }),
-		"status":      attempt(func(a *leafv1.Attempt) { a.StatusCode = 1000 }),
+		"short nonce":      marshal(t, &leafv1.Leaf{Nonce: filled(15, 0), Kind: &leafv1.Leaf_Attempt{Attempt: testAttempt()}}),
+		"no id":            attempt(func(a *leafv1.Attempt) { a.EventId = nil }),
+		"long hash":        attempt(func(a *leafv1.Attempt) { a.PayloadSha256 = filled(33, 0) }),
+		"no time":          attempt(func(a *leafv1.Attempt) { a.ReceivedAt = nil }),
+		"bad time":         attempt(func(a *leafv1.Attempt) { a.StartedAt = &timestamppb.Timestamp{Seconds: 1 << 60} }),
+		"negative":         attempt(func(a *leafv1.Attempt) { a.Duration = durationpb.New(-time.Second) }),
+		"no outcome":       attempt(func(a *leafv1.Attempt) { a.Outcome = 0 }),
+		"new outcome":      attempt(func(a *leafv1.Attempt) { a.Outcome = 77 }),
+		"new failure":      attempt(func(a *leafv1.Attempt) { a.Failure = 77 }),
+		"huge size":        attempt(func(a *leafv1.Attempt) { a.PayloadBytes = 1 << 53 }),
+		"status":           attempt(func(a *leafv1.Attempt) { a.StatusCode = 1000 }),
 		"no reason": marshal(t, letterLeaf(func() *leafv1.DeadLetter {
 			d := testDeadLetter()
 			d.Reason = 0

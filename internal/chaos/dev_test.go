@@ -1,0 +1,136 @@
+package chaos
+
+import (
+	"context"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// drainPatience bounds a clean stop: attempts in flight end within 30 s, a busy machine included.
+const drainPatience = 40 * time.Second
+
+// `kapsel dev` is killed with its PostgreSQL in the middle of a load, and started again on the same data directory.
+func TestKilledDevRecovers(t *testing.T) {
+	ctx, r := scenario(t)
+	dev := StartDev(t, FreeAddress(t, r))
+	first := dev.Ready
+	sink := NewSink(t)
+	route := dev.API().CreateRoute(t, sink.URL)
+	count := scaled(1500)
+	sources := Load{
+		IngestURLs: []string{dev.Ready.URL + "/ingest/" + route.EndpointID}, Secret: route.Secret,
+		Count: count, PerSecond: 1000, Conns: 16,
+	}.Start(ctx, r)
+	sources.AwaitAcked(t, count/4+r.IntN(count/2))
+	before := dev.Log(t).Checkpoint(t)
+	dev.Kill()
+	dev.Restart(t)
+	if dev.Ready.PublicKey != first.PublicKey || dev.Ready.LogURL != first.LogURL {
+		t.Errorf("after the restart the log is %s with key %s: want %s with key %s",
+			dev.Ready.LogURL, dev.Ready.PublicKey, first.LogURL, first.PublicKey)
+	}
+	if dev.Ready.DestinationURL == first.DestinationURL && dev.Ready.EndpointID != first.EndpointID {
+		t.Errorf("the restart has made a new demo endpoint %s beside %s", dev.Ready.EndpointID, first.EndpointID)
+	}
+	posted := sources.Wait(t)
+	if Broken(posted) == 0 {
+		t.Error("the kill hit no source: this run has shown nothing")
+	}
+	sink.AwaitAll(t, posted, settlePatience)
+	log := dev.Log(t)
+	after := log.Checkpoint(t)
+	log.CheckGrown(t, before, after)
+
+	if code := dev.Terminate(t, drainPatience); code != 0 {
+		t.Fatalf("exit code %d after SIGTERM: want 0", code)
+	}
+	dev.ReadStopped(ctx, t, func(databaseURL string) {
+		ledger, arrivals := ReadLedger(t, databaseURL), sink.Arrivals()
+		CheckKept(t, posted, ledger, arrivals)
+		CheckRecorded(t, ledger, arrivals)
+		checkSealed(t, log, ledger)
+	})
+}
+
+// `kapsel dev` is told to stop in the middle of a load: it finishes what it has begun, seals it, and leaves the rest to
+// the next start. Nothing arrives twice.
+func TestStoppedDevDrainsAndSeals(t *testing.T) {
+	for name, signal := range map[string]os.Signal{"SIGTERM": syscall.SIGTERM, "Ctrl-C": os.Interrupt} {
+		t.Run(name, func(t *testing.T) {
+			ctx, r := scenario(t)
+			dev := StartDev(t, FreeAddress(t, r))
+			sink := NewSink(t)
+			sink.SetDelay(200 * time.Millisecond) // so that there is something to drain
+			route := dev.API().CreateRoute(t, sink.URL)
+			count := scaled(1000)
+			sources := Load{
+				IngestURLs: []string{dev.Ready.URL + "/ingest/" + route.EndpointID}, Secret: route.Secret,
+				Count: count, PerSecond: 1000, Conns: 16,
+			}.Start(ctx, r)
+			sources.AwaitAcked(t, count/4+r.IntN(count/2))
+			before := dev.Log(t).Checkpoint(t)
+			if code := dev.Signal(t, signal, drainPatience); code != 0 {
+				t.Fatalf("exit code %d: want 0", code)
+			}
+			dev.ReadStopped(ctx, t, func(databaseURL string) {
+				ledger := ReadLedger(t, databaseURL)
+				checkSealed(t, dev.Log(t), ledger)
+				checkNothingHeld(ctx, t, databaseURL)
+			})
+
+			sink.SetDelay(0)
+			dev.Restart(t)
+			posted := sources.Wait(t)
+			sink.AwaitAll(t, posted, settlePatience)
+			log := dev.Log(t)
+			log.CheckGrown(t, before, log.Checkpoint(t))
+			if code := dev.Signal(t, signal, drainPatience); code != 0 {
+				t.Fatalf("exit code %d at the second stop: want 0", code)
+			}
+			dev.ReadStopped(ctx, t, func(databaseURL string) {
+				ledger, arrivals := ReadLedger(t, databaseURL), sink.Arrivals()
+				CheckKept(t, posted, ledger, arrivals)
+				if repeats := CheckRecorded(t, ledger, arrivals); repeats > 0 || unknownIn(ledger) > 0 {
+					t.Errorf("clean stops left %d attempts of unknown end and %d repeats", unknownIn(ledger), repeats)
+				}
+				checkSealed(t, log, ledger)
+			})
+		})
+	}
+}
+
+// checkSealed fails unless the last published head covers every leaf.
+func checkSealed(t *testing.T, log *LogClient, ledger *Ledger) {
+	t.Helper()
+	ledger.CheckDense(t)
+	ledger.CheckHeads(t, log)
+	if len(ledger.Notes) == 0 {
+		t.Fatal("no head was published")
+	}
+	if last := log.open(t, ledger.Notes[len(ledger.Notes)-1]); last.Tree.N != int64(len(ledger.Leaves)) {
+		t.Errorf("it stopped with %d leaves, %d of them sealed", len(ledger.Leaves), last.Tree.N)
+	}
+}
+
+// checkNothingHeld fails if a delivery is still leased to a node that is gone.
+func checkNothingHeld(ctx context.Context, t *testing.T, databaseURL string) {
+	t.Helper()
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		t.Fatalf("connect to the database: %v", err)
+	}
+	defer conn.Close(ctx)
+	var queued, held int
+	err = conn.QueryRow(ctx, `select count(*), count(lease_owner) from delivery_queue`).Scan(&queued, &held)
+	if err != nil {
+		t.Fatalf("read the queue: %v", err)
+	}
+	if held > 0 {
+		t.Errorf("%d of %d queued deliveries are still leased to the node that stopped", held, queued)
+	}
+	t.Logf("%d deliveries were left for the next start", queued)
+}

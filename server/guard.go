@@ -1,0 +1,50 @@
+package server
+
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"code.dny.dev/ssrf"
+
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+)
+
+// newGuard refuses private, link-local, metadata and other special addresses, but for those that are allowed.
+func newGuard(allowed []netip.Prefix) *ssrf.Guardian {
+	var v4, v6 []netip.Prefix
+	for _, prefix := range allowed {
+		if prefix.Addr().Is4() {
+			v4 = append(v4, prefix)
+		} else {
+			v6 = append(v6, prefix)
+		}
+	}
+	return ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
+}
+
+// checkURL refuses a URL that cannot be sent to. Names are resolved, and their addresses guarded, at each connection: what
+// is refused here is what can be seen to be wrong already.
+func checkURL(guard *ssrf.Guardian, text string) error {
+	const field = "destination.url"
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" || u.Scheme != "http" && u.Scheme != "https" {
+		return refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, field,
+			"the URL must be absolute, http or https, without user information and fragment")
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case err == nil:
+		addr = addr.Unmap().WithZone("")
+	case host == "localhost" || strings.HasSuffix(host, ".localhost"): // always loopback, RFC 6761 section 6.3
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	default:
+		return nil
+	}
+	if guard.SafeAddr(addr) != nil {
+		return refuseField(kapselv1.ErrorReason_ERROR_REASON_ADDRESS_BLOCKED, field,
+			"the address %s is private or special, and not allowed: an operator can allow its range", addr)
+	}
+	return nil
+}
