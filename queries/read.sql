@@ -36,12 +36,17 @@ order by delivery_id;
 select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, due_at, lease_owner, replay_of
 from delivery_queue where tenant_id = @tenant_id and delivery_id = @delivery_id;
 
--- name: LeavesOfEvents :many
--- Attempts and dead letters. Index attempts_event, in the partitions since the oldest of the events. Order: as recorded.
+-- name: LeavesOfEvent :many
+-- Attempts and dead letters. Index attempts_event, in the partitions since the event was received. Order: as recorded.
 select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
 from attempts
-where tenant_id = @tenant_id and event_id = any(@event_ids::uuid[]) and recorded_at >= @since
+where tenant_id = @tenant_id and event_id = @event_id and recorded_at >= @since
 order by leaf_index limit @max_rows::integer;
+
+-- name: SuccessesOfEvents :many
+-- The attempts that succeeded (outcome 1). Index attempts_event, in the partitions since the oldest of the events.
+select delivery_id, event_id, leaf from attempts
+where tenant_id = @tenant_id and event_id = any(@event_ids::uuid[]) and recorded_at >= @since and outcome = 1;
 
 -- name: AttemptsOfEvent :many
 -- Without the leaves of dead letters (outcome 0). Index attempts_event.

@@ -103,4 +103,3 @@ func writeReceipt(w http.ResponseWriter, receipt ingest.Receipt) {
 	w.WriteHeader(http.StatusAccepted)
 	w.Write(body)
 }
-

@@ -402,25 +402,25 @@ func (q *Queries) LeavesOfDelivery(ctx context.Context, db DBTX, arg LeavesOfDel
 	return items, nil
 }
 
-const leavesOfEvents = `-- name: LeavesOfEvents :many
+const leavesOfEvent = `-- name: LeavesOfEvent :many
 select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
 from attempts
-where tenant_id = $1 and event_id = any($2::uuid[]) and recorded_at >= $3
+where tenant_id = $1 and event_id = $2 and recorded_at >= $3
 order by leaf_index limit $4::integer
 `
 
-type LeavesOfEventsParams struct {
+type LeavesOfEventParams struct {
 	TenantID uuid.UUID
-	EventIds []uuid.UUID
+	EventID  uuid.UUID
 	Since    time.Time
 	MaxRows  int32
 }
 
-// Attempts and dead letters. Index attempts_event, in the partitions since the oldest of the events. Order: as recorded.
-func (q *Queries) LeavesOfEvents(ctx context.Context, db DBTX, arg LeavesOfEventsParams) ([]Attempt, error) {
-	rows, err := db.Query(ctx, leavesOfEvents,
+// Attempts and dead letters. Index attempts_event, in the partitions since the event was received. Order: as recorded.
+func (q *Queries) LeavesOfEvent(ctx context.Context, db DBTX, arg LeavesOfEventParams) ([]Attempt, error) {
+	rows, err := db.Query(ctx, leavesOfEvent,
 		arg.TenantID,
-		arg.EventIds,
+		arg.EventID,
 		arg.Since,
 		arg.MaxRows,
 	)
@@ -629,4 +629,36 @@ func (q *Queries) QueuedDelivery(ctx context.Context, db DBTX, tenantID uuid.UUI
 		&i.ReplayOf,
 	)
 	return i, err
+}
+
+const successesOfEvents = `-- name: SuccessesOfEvents :many
+select delivery_id, event_id, leaf from attempts
+where tenant_id = $1 and event_id = any($2::uuid[]) and recorded_at >= $3 and outcome = 1
+`
+
+type SuccessesOfEventsRow struct {
+	DeliveryID uuid.UUID
+	EventID    uuid.UUID
+	Leaf       []byte
+}
+
+// The attempts that succeeded (outcome 1). Index attempts_event, in the partitions since the oldest of the events.
+func (q *Queries) SuccessesOfEvents(ctx context.Context, db DBTX, tenantID uuid.UUID, eventIds []uuid.UUID, since time.Time) ([]SuccessesOfEventsRow, error) {
+	rows, err := db.Query(ctx, successesOfEvents, tenantID, eventIds, since)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SuccessesOfEventsRow
+	for rows.Next() {
+		var i SuccessesOfEventsRow
+		if err := rows.Scan(&i.DeliveryID, &i.EventID, &i.Leaf); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 )
 
 const (
@@ -62,6 +63,10 @@ func openPool(ctx context.Context, url, role string, maxConns int32, roundTrips 
 	// Each statement has an index that serves it. A plan that was made while a table was empty must not read all of it once
 	// it is not.
 	config.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
+	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		pgxuuid.Register(conn.TypeMap()) // encodes a uuid.UUID as its 16 bytes, instead of by way of its text
+		return nil
+	}
 	config.ConnConfig.Tracer = roundTripCounter{roundTrips}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
