@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// bodyTimeout is how long a source may take to send a body.
-	bodyTimeout = 15 * time.Second
+	// webhookTimeout is how long a source may take to send a body.
+	webhookTimeout = 15 * time.Second
 	// firstChunk is read of a body whose length was not announced; it doubles up to the bound.
 	firstChunk = 4 << 10
 )
@@ -30,7 +30,7 @@ func (h *ingestHandler) readBody(w http.ResponseWriter, r *http.Request, maxByte
 	// The deadline is the connection's: it must be gone before the commit is waited for, since net/http goes on reading
 	// in the background to notice a client that leaves.
 	control := http.NewResponseController(w)
-	if err := control.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+	if err := control.SetReadDeadline(time.Now().Add(h.bodyTimeout)); err != nil {
 		return nil, brokenBody(err)
 	}
 	body, refused := h.readAll(r, maxBytes)
@@ -110,7 +110,7 @@ func brokenBody(err error) *problem {
 	p := newProblem(http.StatusBadRequest, kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "the request's body ends early or is not framed as announced")
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		p.status = http.StatusRequestTimeout
-		p.detail = fmt.Sprintf("the request's body did not come within %v", bodyTimeout)
+		p.detail = "the request's body did not come in time"
 	}
 	p.closes = true
 	return p

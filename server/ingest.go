@@ -24,7 +24,11 @@ const (
 )
 
 // ingestHandler serves POST /ingest/{endpoint_id}. It is the hot path: no reflection, no log line, no query.
-type ingestHandler struct{ api *api }
+type ingestHandler struct {
+	api *api
+	// bodyTimeout is how long a source may take to send a body.
+	bodyTimeout time.Duration
+}
 
 func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {

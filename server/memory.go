@@ -5,7 +5,12 @@ import (
 	"io"
 	"net/http"
 	"sync/atomic"
+	"time"
 )
+
+// callTimeout is how long a caller may take to send the body of an rpc over HTTP/1.1. Over HTTP/2 a slow stream holds up
+// nobody else, and may be one that is meant to stay open.
+const callTimeout = time.Minute
 
 // maxRequestMemory bounds the request bodies that a node holds at once, from their first byte to their answer. At 10,000
 // webhooks a second of 1 KiB some hundred KiB are in use.
@@ -31,10 +36,13 @@ func (m *memory) take(n int64) bool {
 
 func (m *memory) release(n int64) { m.used.Add(-n) }
 
-// bound counts what next reads of request bodies until it returns.
+// bound counts what next reads of request bodies until it returns, and ends those that take too long.
 func (m *memory) bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := &countedBody{ReadCloser: r.Body, memory: m}
+		if r.ProtoMajor == 1 && r.Body != http.NoBody {
+			body.control = http.NewResponseController(w)
+		}
 		defer func() { m.release(body.taken.Load()) }()
 		r.Body = body
 		next.ServeHTTP(w, r)
@@ -44,12 +52,26 @@ func (m *memory) bound(next http.Handler) http.Handler {
 // countedBody takes memory for what is read through it.
 type countedBody struct {
 	io.ReadCloser
-	memory *memory
-	taken  atomic.Int64
+	memory  *memory
+	taken   atomic.Int64
+	control *http.ResponseController // nil: without a deadline
+	began   bool
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
+	if b.control != nil && !b.began {
+		b.began = true
+		if err := b.control.SetReadDeadline(time.Now().Add(callTimeout)); err != nil {
+			return 0, err
+		}
+	}
 	n, err := b.ReadCloser.Read(p)
+	if b.control != nil && errors.Is(err, io.EOF) {
+		// The deadline is the connection's, which is still read to notice a client that leaves.
+		if err := b.control.SetReadDeadline(time.Time{}); err != nil {
+			return n, err
+		}
+	}
 	if n > 0 {
 		if !b.memory.take(int64(n)) {
 			return 0, errNoMemory

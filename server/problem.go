@@ -34,15 +34,15 @@ func newProblem(status int, reason kapselv1.ErrorReason, detail string) *problem
 	return &problem{status: status, reason: reason, detail: detail}
 }
 
-// problemOf translates what intake returns. Nil: the error is one of the server's own.
+// problemOf translates what intake returns. The texts of package signature quote nothing of the request and no secret. Nil: the error is one of the server's own.
 func problemOf(ctx context.Context, err error) *problem {
 	switch {
 	case errors.Is(err, signature.ErrMissingSignature):
-		return newProblem(http.StatusUnauthorized, kapselv1.ErrorReason_ERROR_REASON_SIGNATURE_MISSING, sentence(err))
+		return newProblem(http.StatusUnauthorized, kapselv1.ErrorReason_ERROR_REASON_SIGNATURE_MISSING, err.Error())
 	case errors.Is(err, signature.ErrMalformedSignature), errors.Is(err, signature.ErrBadSignature):
-		return newProblem(http.StatusUnauthorized, kapselv1.ErrorReason_ERROR_REASON_SIGNATURE_INVALID, sentence(err))
+		return newProblem(http.StatusUnauthorized, kapselv1.ErrorReason_ERROR_REASON_SIGNATURE_INVALID, err.Error())
 	case errors.Is(err, signature.ErrStaleTimestamp), errors.Is(err, signature.ErrFutureTimestamp):
-		return newProblem(http.StatusUnauthorized, kapselv1.ErrorReason_ERROR_REASON_TIMESTAMP_INVALID, sentence(err))
+		return newProblem(http.StatusUnauthorized, kapselv1.ErrorReason_ERROR_REASON_TIMESTAMP_INVALID, err.Error())
 	}
 	if r := refusalOf(err); r != nil && r.retry > 0 {
 		return &problem{status: http.StatusServiceUnavailable, reason: r.reason, detail: r.message, retry: r.retry}
@@ -89,6 +89,7 @@ func title(status int) string {
 
 // refuse answers a request of /ingest that is not taken.
 func (h *ingestHandler) refuse(w http.ResponseWriter, r *http.Request, p *problem) {
+	p.closes = p.closes && r.ProtoMajor == 1
 	correlationID := id.New().String()
 	h.api.Logger.DebugContext(r.Context(), "webhook refused", "path", r.URL.Path, "status", p.status,
 		"reason", reasonText(p.reason), "detail", p.detail, "correlation_id", correlationID)

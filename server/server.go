@@ -93,7 +93,7 @@ func New(deps Deps) http.Handler {
 		connecthttp.WithConditionalOptions(messageBounds))
 
 	mux := http.NewServeMux()
-	mux.Handle(ingestPath, &ingestHandler{api: a})
+	mux.Handle(ingestPath, &ingestHandler{api: a, bodyTimeout: webhookTimeout})
 	mux.HandleFunc("/livez", a.serveLive)
 	mux.HandleFunc("/readyz", a.serveReady)
 	mux.Handle(newHealthHandler(a))

@@ -20,10 +20,9 @@ type ownProbe struct {
 	node   *node.Node
 	client client
 
-	mu     sync.Mutex
-	seals  []time.Duration
-	asked  int64 // statements of the probe itself
-	proven apiProbe
+	mu    sync.Mutex
+	seals []time.Duration
+	asked int64 // statements of the probe itself
 }
 
 func (p *ownProbe) sealed(s tlog.SealStats) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -28,9 +29,8 @@ const (
 	// Kept of a response for people.
 	maxExcerptBytes = 1 << 10
 
-	tlsHandshakeTimeout = 10 * time.Second
-	idleConnTimeout     = 90 * time.Second
-	maxIdleConns        = 2048
+	idleConnTimeout = 90 * time.Second
+	maxIdleConns    = 2048
 )
 
 // Sender makes attempts: one HTTP POST each, redirects not followed, every address checked after it was resolved.
@@ -53,26 +53,66 @@ func NewSender(allowed []netip.Prefix, version string) *Sender {
 		}
 	}
 	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
+	s := &Sender{userAgent: "Kapsel/" + version}
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		timeout, _ := ctx.Value(connectTimeoutKey{}).(time.Duration)
-		dialer := net.Dialer{Timeout: timeout, Control: guard.Safe}
+		dialer := net.Dialer{Control: guard.Safe}
 		return dialer.DialContext(ctx, network, address)
 	}
-	return &Sender{
-		userAgent: "Kapsel/" + version,
-		transport: &http.Transport{
-			Proxy:                  nil, // the guard must see the destination's own address
-			DialContext:            dial,
-			ForceAttemptHTTP2:      true,
-			TLSHandshakeTimeout:    tlsHandshakeTimeout,
-			MaxIdleConns:           maxIdleConns,
-			MaxIdleConnsPerHost:    1000, // the largest max_in_flight: no connection is closed between two sends of a busy lane
-			IdleConnTimeout:        idleConnTimeout,
-			MaxResponseHeaderBytes: maxResponseHeaderBytes,
-			DisableCompression:     true, // the response is hashed as it came
-			WriteBufferSize:        8 << 10,
+	s.transport = &http.Transport{
+		Proxy: nil, // the guard must see the destination's own address
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := withConnectTimeout(ctx)
+			defer cancel()
+			return dial(ctx, network, address)
 		},
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := withConnectTimeout(ctx)
+			defer cancel()
+			conn, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return s.handshake(ctx, conn, address)
+		},
+		ForceAttemptHTTP2:      true,
+		MaxIdleConns:           maxIdleConns,
+		MaxIdleConnsPerHost:    1000, // the largest max_in_flight: no connection is closed between two sends of a busy lane
+		IdleConnTimeout:        idleConnTimeout,
+		MaxResponseHeaderBytes: maxResponseHeaderBytes,
+		DisableCompression:     true, // the response is hashed as it came
+		WriteBufferSize:        8 << 10,
 	}
+	return s
+}
+
+// withConnectTimeout bounds the making of a connection by the destination's connect timeout. The transport carries the
+// values of a request's context to the dialer, but not its deadline.
+func withConnectTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	timeout, _ := ctx.Value(connectTimeoutKey{}).(time.Duration)
+	return context.WithTimeout(ctx, timeout)
+}
+
+// handshake makes conn a TLS connection to the host of address. It closes conn when it fails.
+func (s *Sender) handshake(ctx context.Context, conn net.Conn, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	config := s.transport.TLSClientConfig.Clone()
+	if config == nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	config.ServerName = host
+	if config.NextProtos == nil {
+		config.NextProtos = []string{"h2", "http/1.1"}
+	}
+	secured := tls.Client(conn, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secured, nil
 }
 
 // Close closes idle connections.

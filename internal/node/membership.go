@@ -64,9 +64,7 @@ func (m *membership) beat(ctx context.Context) error {
 }
 
 func (m *membership) takeOver(ctx context.Context) error {
-	taken, err := m.db.ExpireLeasesOfDeadNodes(ctx, m.db.Engine(), store.ExpireLeasesOfDeadNodesParams{
-		NodeID: m.nodeID, LeaseSeconds: delivery.DefaultLease.Seconds(), DeadAfterSeconds: deadAfter.Seconds(),
-	})
+	taken, err := m.db.ExpireLeasesOfDeadNodes(ctx, m.db.Engine(), delivery.DefaultLease.Seconds(), m.nodeID, deadAfter.Seconds())
 	if err != nil {
 		return fmt.Errorf("expire leases: %w", err)
 	}
