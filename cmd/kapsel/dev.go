@@ -16,7 +16,6 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/node"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 	"github.com/kapsel-dev/kapsel/internal/telemetry"
-	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
 const stopTimeout = time.Minute
@@ -67,9 +66,6 @@ func runDev(cmd *cobra.Command, flags *nodeFlags, dataDir, readyFile string) (er
 	config := flags.config
 	config.Logger = log
 	config.AllowedDestinations = append(config.AllowedDestinations, loopback...)
-	config.OnSeal = func(s tlog.SealStats) {
-		log.Debug("sealed", "tree_size", s.Head.Size, "leaves", s.Leaves, "took", s.Took)
-	}
 	if config.StateDir == "" {
 		config.StateDir = filepath.Join(dir, "state")
 	}

@@ -26,6 +26,7 @@ const handWritten = "{\r\n  \"zen\": \"Responsive is better than fast.\",\t\"hoo
 
 // What a newcomer does: start, post a signed webhook, see it delivered, prove that offline.
 func TestFromWebhookToProof(t *testing.T) {
+	t.Parallel()
 	ctx, _ := scenario(t)
 	dev := StartDev(t, "127.0.0.1:0")
 	sink := NewSink(t)

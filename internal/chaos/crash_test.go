@@ -20,7 +20,7 @@ func TestKilledServerLosesNothing(t *testing.T) {
 		IngestURLs: []string{node.IngestURL(route)}, Secret: route.Secret, Count: count, PerSecond: 2000, Conns: 32,
 	}.Start(ctx, r)
 	sources.AwaitAcked(t, count/4+r.IntN(count/2))
-	before := node.Log(t).Checkpoint(t)
+	before := node.Log(t).AwaitLeaves(t, 1, startPatience)
 	node.Kill()
 	node.Restart(t)
 	posted := sources.Wait(t)
@@ -49,7 +49,7 @@ func TestRestartedDatabaseLosesNothing(t *testing.T) {
 	sources := Load{
 		IngestURLs: []string{node.IngestURL(route)}, Secret: route.Secret, Count: count, PerSecond: 1500, Conns: 32,
 	}.Start(ctx, r)
-	before := node.Log(t).Checkpoint(t)
+	before := node.Log(t).AwaitLeaves(t, 1, startPatience)
 	for _, share := range []float64{0.25, 0.6} {
 		sources.AwaitAcked(t, int((share+0.1*r.Float64())*float64(count)))
 		restart(ctx, t, cluster)

@@ -3,7 +3,6 @@ package chaos
 import (
 	"context"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,7 +25,7 @@ func TestKilledDevRecovers(t *testing.T) {
 		Count: count, PerSecond: 1000, Conns: 16,
 	}.Start(ctx, r)
 	sources.AwaitAcked(t, count/4+r.IntN(count/2))
-	before := dev.Log(t).Checkpoint(t)
+	before := dev.Log(t).AwaitLeaves(t, 1, startPatience)
 	dev.Kill()
 	dev.Restart(t)
 	if dev.Ready.PublicKey != first.PublicKey || dev.Ready.LogURL != first.LogURL {
@@ -59,48 +58,43 @@ func TestKilledDevRecovers(t *testing.T) {
 // `kapsel dev` is told to stop in the middle of a load: it finishes what it has begun, seals it, and leaves the rest to
 // the next start. Nothing arrives twice.
 func TestStoppedDevDrainsAndSeals(t *testing.T) {
-	for name, signal := range map[string]os.Signal{"SIGTERM": syscall.SIGTERM, "Ctrl-C": os.Interrupt} {
-		t.Run(name, func(t *testing.T) {
-			ctx, r := scenario(t)
-			dev := StartDev(t, FreeAddress(t, r))
-			sink := NewSink(t)
-			sink.SetDelay(200 * time.Millisecond) // so that there is something to drain
-			route := dev.API().CreateRoute(t, sink.URL)
-			count := scaled(1000)
-			sources := Load{
-				IngestURLs: []string{dev.Ready.URL + "/ingest/" + route.EndpointID}, Secret: route.Secret,
-				Count: count, PerSecond: 1000, Conns: 16,
-			}.Start(ctx, r)
-			sources.AwaitAcked(t, count/4+r.IntN(count/2))
-			before := dev.Log(t).Checkpoint(t)
-			if code := dev.Signal(t, signal, drainPatience); code != 0 {
-				t.Fatalf("exit code %d: want 0", code)
-			}
-			dev.ReadStopped(ctx, t, func(databaseURL string) {
-				ledger := ReadLedger(t, databaseURL)
-				checkSealed(t, dev.Log(t), ledger)
-				checkNothingHeld(ctx, t, databaseURL)
-			})
-
-			sink.SetDelay(0)
-			dev.Restart(t)
-			posted := sources.Wait(t)
-			sink.AwaitAll(t, posted, settlePatience)
-			log := dev.Log(t)
-			log.CheckGrown(t, before, log.Checkpoint(t))
-			if code := dev.Signal(t, signal, drainPatience); code != 0 {
-				t.Fatalf("exit code %d at the second stop: want 0", code)
-			}
-			dev.ReadStopped(ctx, t, func(databaseURL string) {
-				ledger, arrivals := ReadLedger(t, databaseURL), sink.Arrivals()
-				CheckKept(t, posted, ledger, arrivals)
-				if repeats := CheckRecorded(t, ledger, arrivals); repeats > 0 || unknownIn(ledger) > 0 {
-					t.Errorf("clean stops left %d attempts of unknown end and %d repeats", unknownIn(ledger), repeats)
-				}
-				checkSealed(t, log, ledger)
-			})
-		})
+	ctx, r := scenario(t)
+	dev := StartDev(t, FreeAddress(t, r))
+	sink := NewSink(t)
+	sink.SetDelay(200 * time.Millisecond) // so that there is something to drain
+	route := dev.API().CreateRoute(t, sink.URL)
+	count := scaled(1000)
+	sources := Load{
+		IngestURLs: []string{dev.Ready.URL + "/ingest/" + route.EndpointID}, Secret: route.Secret,
+		Count: count, PerSecond: 1000, Conns: 16,
+	}.Start(ctx, r)
+	sources.AwaitAcked(t, count/4+r.IntN(count/2))
+	before := dev.Log(t).AwaitLeaves(t, 1, startPatience)
+	if code := dev.Terminate(t, drainPatience); code != 0 {
+		t.Fatalf("exit code %d after SIGTERM: want 0", code)
 	}
+	dev.ReadStopped(ctx, t, func(databaseURL string) {
+		checkSealed(t, dev.Log(t), ReadLedger(t, databaseURL))
+		checkNothingHeld(ctx, t, databaseURL)
+	})
+
+	sink.SetDelay(0)
+	dev.Restart(t)
+	posted := sources.Wait(t)
+	sink.AwaitAll(t, posted, settlePatience)
+	log := dev.Log(t)
+	log.CheckGrown(t, before, log.Checkpoint(t))
+	if code := dev.Signal(t, os.Interrupt, drainPatience); code != 0 {
+		t.Fatalf("exit code %d after Ctrl-C: want 0", code)
+	}
+	dev.ReadStopped(ctx, t, func(databaseURL string) {
+		ledger, arrivals := ReadLedger(t, databaseURL), sink.Arrivals()
+		CheckKept(t, posted, ledger, arrivals)
+		if repeats := CheckRecorded(t, ledger, arrivals); repeats > 0 || unknownIn(ledger) > 0 {
+			t.Errorf("clean stops left %d attempts of unknown end and %d repeats", unknownIn(ledger), repeats)
+		}
+		checkSealed(t, log, ledger)
+	})
 }
 
 // checkSealed fails unless the last published head covers every leaf.

@@ -12,12 +12,16 @@ import (
 	"time"
 )
 
+// statusClientClosed is what the server says to a client that it believes gone.
+const statusClientClosed = 499
+
 // bodyPatience is how long the server waits for a slow body (15 s), and some.
 const bodyPatience = 25 * time.Second
 
 // Requests that no HTTP client would send, over plain connections. Each gets its status or no answer at all, and the
 // server goes on taking webhooks: while hundreds of slow connections are open, and after all of them.
 func TestHostileRequestsHarmNobody(t *testing.T) {
+	t.Parallel() // it mostly waits
 	ctx, r := scenario(t)
 	cluster := NewCluster(t, r)
 	node := cluster.Start(t, "a")
@@ -90,8 +94,9 @@ func TestHostileRequestsHarmNobody(t *testing.T) {
 	if err := half.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := status(half, 10*time.Second); err != nil || got != http.StatusAccepted {
-		t.Errorf("a half-closed connection: status %d, error %v: want 202", got, err)
+	// Go's server cannot tell it from one that is gone, so the answer depends on which is faster, the commit or the notice.
+	if got, err := status(half, 10*time.Second); err != nil || got != http.StatusAccepted && got != statusClientClosed {
+		t.Errorf("a half-closed connection: status %d, error %v: want 202, or 499", got, err)
 	}
 	for range scaled(200) { // gone in the middle of a body
 		dial(t, address, post+"Content-Length: 1000\r\n\r\n{").Close()

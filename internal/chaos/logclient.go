@@ -66,6 +66,20 @@ func (c *LogClient) Checkpoint(t testing.TB) Checkpoint {
 	return c.open(t, string(signed))
 }
 
+// AwaitLeaves returns the first checkpoint that is seen to cover n leaves.
+func (c *LogClient) AwaitLeaves(t testing.TB, n int64, patience time.Duration) Checkpoint {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		checkpoint := c.Checkpoint(t)
+		if checkpoint.Tree.N >= n {
+			return checkpoint
+		}
+		if time.Since(began) > patience {
+			t.Fatalf("the log has %d leaves after %v: want %d", checkpoint.Tree.N, patience, n)
+		}
+	}
+}
+
 // open checks a signed note, C2SP signed-note and tlog-checkpoint.
 func (c *LogClient) open(t testing.TB, signed string) Checkpoint {
 	t.Helper()

@@ -26,7 +26,7 @@ const (
 	maxBatch      = 500
 	maxBatchBytes = 8 << 20
 	// Two flushers: one batch is prepared and sent while the other waits for the disk.
-	flushers = 2
+	flushers = 1
 
 	maxBatchSpread = time.Second
 	// What a statement gets at least, however long its webhooks have waited.

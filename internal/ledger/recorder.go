@@ -19,6 +19,9 @@ const (
 	// recorded.
 	maxWaiting = 4096
 	maxBatch   = 1000
+	// A batch waits so long for company once its first result is there: nobody waits for a record, and a batch of a hundred
+	// costs the database half of what ten batches of ten do.
+	linger = 10 * time.Millisecond
 
 	minRetryWait = 50 * time.Millisecond
 	maxRetryWait = 2 * time.Second
@@ -87,15 +90,34 @@ func (r *Recorder) Run(ctx context.Context) error {
 				return nil
 			}
 		}
-		batch = r.fill(batch)
+		batch = r.fill(ctx, batch)
 		if err := r.record(ctx, batch); err != nil {
 			return err
 		}
 	}
 }
 
-// fill takes what else waits: the batch is what came while the last one was written.
-func (r *Recorder) fill(batch []Result) []Result {
+// fill takes what comes within the linger, up to a full batch.
+func (r *Recorder) fill(ctx context.Context, batch []Result) []Result {
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
+	for len(batch) < maxBatch {
+		select {
+		case result := <-r.waiting:
+			batch = append(batch, result)
+		case <-timer.C:
+			return batch
+		case <-r.closed:
+			return r.fillNow(batch)
+		case <-ctx.Done():
+			return batch
+		}
+	}
+	return batch
+}
+
+// fillNow takes what waits already.
+func (r *Recorder) fillNow(batch []Result) []Result {
 	for len(batch) < maxBatch {
 		select {
 		case result := <-r.waiting:
