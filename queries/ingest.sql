@@ -43,11 +43,13 @@ with input as materialized (
 select event_id from fresh;
 
 -- name: FirstEvents :many
--- The first event of each key, for the rows of a batch that CommitEvents did not take. Primary key of dedup_keys.
-select d.endpoint_id, d.key_hash, d.event_id
+-- The first event of each key, for the rows of a batch that CommitEvents did not take. Primary keys of dedup_keys and
+-- events. received_at is NULL when retention has removed the event.
+select d.endpoint_id, d.key_hash, d.event_id, e.received_at, coalesce(e.defect, '')::text as defect
 from rows from (unnest(@tenant_ids::uuid[]), unnest(@endpoint_ids::uuid[]), unnest(@key_hashes::bytea[]))
   as u(tenant_id, endpoint_id, key_hash)
-join dedup_keys d on d.tenant_id = u.tenant_id and d.endpoint_id = u.endpoint_id and d.key_hash = u.key_hash;
+join dedup_keys d on d.tenant_id = u.tenant_id and d.endpoint_id = u.endpoint_id and d.key_hash = u.key_hash
+left join events e on e.tenant_id = d.tenant_id and e.event_id = d.event_id;
 
 -- name: CommittedEvents :many
 -- Which of these events are there: asked after a COMMIT whose answer was lost. Primary key of events.

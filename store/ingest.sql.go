@@ -167,19 +167,23 @@ func (q *Queries) DeleteExpiredDedupKeys(ctx context.Context, db DBTX, maxRows i
 }
 
 const firstEvents = `-- name: FirstEvents :many
-select d.endpoint_id, d.key_hash, d.event_id
+select d.endpoint_id, d.key_hash, d.event_id, e.received_at, coalesce(e.defect, '')::text as defect
 from rows from (unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::bytea[]))
   as u(tenant_id, endpoint_id, key_hash)
 join dedup_keys d on d.tenant_id = u.tenant_id and d.endpoint_id = u.endpoint_id and d.key_hash = u.key_hash
+left join events e on e.tenant_id = d.tenant_id and e.event_id = d.event_id
 `
 
 type FirstEventsRow struct {
 	EndpointID uuid.UUID
 	KeyHash    []byte
 	EventID    uuid.UUID
+	ReceivedAt *time.Time
+	Defect     string
 }
 
-// The first event of each key, for the rows of a batch that CommitEvents did not take. Primary key of dedup_keys.
+// The first event of each key, for the rows of a batch that CommitEvents did not take. Primary keys of dedup_keys and
+// events. received_at is NULL when retention has removed the event.
 func (q *Queries) FirstEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUID, endpointIds []uuid.UUID, keyHashes [][]byte) ([]FirstEventsRow, error) {
 	rows, err := db.Query(ctx, firstEvents, tenantIds, endpointIds, keyHashes)
 	if err != nil {
@@ -189,7 +193,13 @@ func (q *Queries) FirstEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUI
 	var items []FirstEventsRow
 	for rows.Next() {
 		var i FirstEventsRow
-		if err := rows.Scan(&i.EndpointID, &i.KeyHash, &i.EventID); err != nil {
+		if err := rows.Scan(
+			&i.EndpointID,
+			&i.KeyHash,
+			&i.EventID,
+			&i.ReceivedAt,
+			&i.Defect,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

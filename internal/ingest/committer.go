@@ -73,7 +73,7 @@ func (c *Committer) commit(ctx context.Context, p *pending) (Receipt, error) {
 	}
 	select {
 	case o := <-p.done:
-		return p.receipt(o)
+		return o.receipt()
 	case <-ctx.Done():
 		return Receipt{}, ctx.Err()
 	}
@@ -185,7 +185,9 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 	}
 	for _, repeat := range repeats {
 		i := slices.IndexFunc(batch, repeat.sameKey)
-		repeat.done <- outcome{firstID: outcomes[i].firstID, duplicate: true}
+		o := outcomes[i]
+		o.duplicate = true
+		repeat.done <- o
 	}
 }
 
@@ -194,7 +196,7 @@ func (c *Committer) handOver(batch []*pending, outcomes []outcome, leaseEnds tim
 	debug := c.log.Enabled(context.Background(), slog.LevelDebug)
 	for i, p := range batch {
 		if debug {
-			c.log.Debug("stored", "event_id", id.Event.Text(outcomes[i].firstID), "duplicate", outcomes[i].duplicate,
+			c.log.Debug("stored", "event_id", id.Event.Text(outcomes[i].eventID), "duplicate", outcomes[i].duplicate,
 				"deliveries", len(p.deliveries), "payload_bytes", len(p.event.Body), "defect", p.event.Defect)
 		}
 		if outcomes[i].duplicate {
@@ -288,8 +290,9 @@ func (c *Committer) writeOnce(ctx context.Context, batch []*pending, again bool)
 	outcomes := make([]outcome, len(batch))
 	var repeats []*pending
 	for i, p := range batch {
-		outcomes[i] = outcome{firstID: p.event.ID, duplicate: !stored[p.event.ID]}
-		if outcomes[i].duplicate {
+		outcomes[i] = p.stored()
+		if !stored[p.event.ID] {
+			outcomes[i].duplicate = true
 			repeats = append(repeats, p)
 		}
 	}
@@ -316,17 +319,21 @@ func (c *Committer) findFirst(ctx context.Context, batch []*pending, outcomes []
 		endpoint uuid.UUID
 		hash     string
 	}
-	first := make(map[key]uuid.UUID, len(rows))
+	first := make(map[key]outcome, len(rows))
 	for _, row := range rows {
-		first[key{row.EndpointID, string(row.KeyHash)}] = row.EventID
+		o := outcome{eventID: row.EventID, receivedAt: id.Time(row.EventID), defective: row.Defect != "", duplicate: true}
+		if row.ReceivedAt != nil {
+			o.receivedAt = *row.ReceivedAt
+		}
+		first[key{row.EndpointID, string(row.KeyHash)}] = o
 	}
 	for i, p := range batch {
 		if outcomes[i].duplicate {
-			firstID, found := first[key{p.event.EndpointID, string(p.keyHash)}]
+			o, found := first[key{p.event.EndpointID, string(p.keyHash)}]
 			if !found {
 				return errors.New("a repeated key vanished between two statements")
 			}
-			outcomes[i].firstID = firstID
+			outcomes[i] = o
 		}
 	}
 	return nil

@@ -45,6 +45,9 @@ type Webhook struct {
 	Trusted bool
 }
 
+// verifiedByAPIKey stands in the place of a preset's name for an event that came with an API key.
+const verifiedByAPIKey = "api-key"
+
 // State of a webhook that was taken in.
 type State string
 
@@ -54,7 +57,7 @@ const (
 	DeadLettered State = "dead_lettered"
 )
 
-// Receipt says that an event is committed.
+// Receipt says that an event is committed. For a duplicate it is the receipt of the first event.
 type Receipt struct {
 	EventID    uuid.UUID
 	State      State
@@ -75,7 +78,7 @@ func New(committer *Committer) *Ingest { return &Ingest{committer: committer} }
 func (in *Ingest) Accept(ctx context.Context, w Webhook) (Receipt, error) {
 	preset := w.Endpoint.Preset
 	if w.Trusted {
-		preset = "api_key"
+		preset = verifiedByAPIKey
 	} else if err := w.Endpoint.Verifier.Verify(w.Header, w.Body, w.ReceivedAt); err != nil {
 		return Receipt{}, err
 	}
@@ -143,11 +146,13 @@ func cleanText(s string, maxBytes int) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// outcome of a commit, for the request that waits.
+// outcome of a commit, for the request that waits. For a repeat it speaks of the first event of its key.
 type outcome struct {
-	firstID   uuid.UUID
-	duplicate bool
-	err       error
+	eventID    uuid.UUID
+	receivedAt time.Time
+	defective  bool
+	duplicate  bool
+	err        error
 }
 
 // pending is an event on its way to the database.
@@ -169,15 +174,20 @@ type pendingDelivery struct {
 
 func (p *pending) bytes() int64 { return int64(len(p.event.Body) + len(p.event.Headers)) }
 
-func (p *pending) receipt(o outcome) (Receipt, error) {
+// stored is the outcome when p's event is the first of its key.
+func (p *pending) stored() outcome {
+	return outcome{eventID: p.event.ID, receivedAt: p.event.ReceivedAt, defective: p.event.Defect != ""}
+}
+
+func (o outcome) receipt() (Receipt, error) {
 	if o.err != nil {
 		return Receipt{}, fmt.Errorf("store event: %w", o.err)
 	}
 	state := Accepted
-	if p.event.Defect != "" {
+	if o.defective {
 		state = DeadLettered
 	}
-	return Receipt{EventID: o.firstID, State: state, Duplicate: o.duplicate, ReceivedAt: p.event.ReceivedAt}, nil
+	return Receipt{EventID: o.eventID, State: state, Duplicate: o.duplicate, ReceivedAt: o.receivedAt}, nil
 }
 
 // jobs are the deliveries that this node leased to itself.
