@@ -2,18 +2,13 @@
 -- One batch of accepted webhooks: keys, events and their deliveries. Called by the group commit of ingest. Returns the ids
 -- of the events that were new; those of the others are found by FirstEvents. A row without a dedup key has an empty
 -- key_hash. Rows must be sorted by key, so that two batches cannot deadlock, and a key must not come twice.
-with input as materialized (
-  select * from rows from (
-    unnest(@event_ids::uuid[]), unnest(@tenant_ids::uuid[]), unnest(@endpoint_ids::uuid[]),
-    unnest(@received_ats::timestamptz[]), unnest(@bodies::bytea[]), unnest(@headers::bytea[]),
-    unnest(@content_types::text[]), unnest(@event_types::text[]), unnest(@dedup_keys::text[]),
-    unnest(@key_hashes::bytea[]), unnest(@key_expiries::timestamptz[]), unnest(@source_addresses::text[]),
-    unnest(@verifications::text[]), unnest(@defects::text[])
-  ) as u(event_id, tenant_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key, key_hash,
-    key_expires_at, source_address, verification, defect)
-), won as (
+with won as (
   insert into dedup_keys as d (tenant_id, endpoint_id, key_hash, event_id, expires_at)
-  select tenant_id, endpoint_id, key_hash, event_id, key_expires_at from input where key_hash <> ''
+  select * from rows from (
+    unnest(@tenant_ids::uuid[]), unnest(@endpoint_ids::uuid[]), unnest(@key_hashes::bytea[]), unnest(@event_ids::uuid[]),
+    unnest(@key_expiries::timestamptz[])
+  ) as u(tenant_id, endpoint_id, key_hash, event_id, expires_at)
+  where u.key_hash <> ''
   on conflict (tenant_id, endpoint_id, key_hash) do update
     set event_id = excluded.event_id, expires_at = excluded.expires_at
     where d.expires_at <= now()
@@ -21,13 +16,19 @@ with input as materialized (
 ), fresh as materialized (
   select event_id from won
   union all
-  select event_id from input where key_hash = ''
+  select u.event_id from rows from (unnest(@event_ids::uuid[]), unnest(@key_hashes::bytea[])) as u(event_id, key_hash)
+  where u.key_hash = ''
 ), stored as (
   insert into events (tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
     source_address, verification, defect)
-  select tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
-    source_address, verification, defect
-  from input where event_id in (select event_id from fresh)
+  select * from rows from (
+    unnest(@tenant_ids::uuid[]), unnest(@event_ids::uuid[]), unnest(@endpoint_ids::uuid[]),
+    unnest(@received_ats::timestamptz[]), unnest(@bodies::bytea[]), unnest(@headers::bytea[]),
+    unnest(@content_types::text[]), unnest(@event_types::text[]), unnest(@dedup_keys::text[]),
+    unnest(@source_addresses::text[]), unnest(@verifications::text[]), unnest(@defects::text[])
+  ) as u(tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
+    source_address, verification, defect)
+  where u.event_id in (select event_id from fresh)
 ), queued as (
   insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, lease_owner)
   select u.tenant_id, u.delivery_id, u.event_id, u.endpoint_id,

@@ -158,17 +158,15 @@ func TestProofPackageVerifiesOffline(t *testing.T) {
 
 func TestWaitForASealIsBounded(t *testing.T) {
 	r := newRig(t)
-	a := r.tenant()
 	s := &attestationService{api: &api{Deps: r.deps}}
 	began := time.Now()
 	_, err := s.awaitHead(t.Context(), 1<<40, &kapselv1.GetProofPackageRequest{Wait: durationpb.New(100 * time.Millisecond)})
-	if r := refusalOf(err); r == nil || r.reason != kapselv1.ErrorReason_ERROR_REASON_NOT_SEALED {
+	if got := refusalOf(err); got == nil || got.reason != kapselv1.ErrorReason_ERROR_REASON_NOT_SEALED {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(began); took < 100*time.Millisecond || took > 5*time.Second {
 		t.Errorf("waited %v", took)
 	}
-	_ = a
 }
 
 func TestTilesAndCheckpoint(t *testing.T) {
@@ -207,7 +205,8 @@ func TestTilesAndCheckpoint(t *testing.T) {
 
 func verifyPackage(t *testing.T, document []byte, key string) {
 	t.Helper()
-	if _, err := verify.Verify(document, key); err != nil {
-		t.Errorf("proof package: %v", err)
+	report, err := verify.Verify(document, verify.Options{TrustedKeys: []string{key}})
+	if err != nil || !report.Full {
+		t.Errorf("proof package: %v, %+v", err, report)
 	}
 }

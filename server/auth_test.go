@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
@@ -114,8 +115,8 @@ func TestEachRPCAsksForAScope(t *testing.T) {
 			for j := range service.Methods().Len() {
 				method := service.Methods().Get(j)
 				spec := connect.Spec{Procedure: "/" + string(service.FullName()) + "/" + string(method.Name())}
-				if strings.HasPrefix(string(method.Name()), "Get") || strings.HasPrefix(string(method.Name()), "List") && method.Name() != "Listen" ||
-					strings.HasPrefix(string(method.Name()), "Watch") || strings.HasPrefix(string(method.Name()), "Export") {
+				options, _ := method.Options().(*descriptorpb.MethodOptions)
+				if options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
 					spec.IdempotencyLevel = connect.IdempotencyNoSideEffects
 				}
 				scope, known := want[string(method.Name())]

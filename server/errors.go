@@ -180,10 +180,10 @@ func (a *api) rpcError(ctx context.Context, procedure string, err error) *connec
 		return connect.NewError(connect.CodeCanceled, "the call was cancelled")
 	case ctx.Err() != nil && errors.Is(err, context.DeadlineExceeded):
 		return connect.NewError(connect.CodeDeadlineExceeded, "the call's deadline passed")
+	case errors.As(err, &own) && !own.IsRemote() && !errors.Is(err, errNoMemory):
+		return addReason(own) // of the transport: what it wraps came from the caller's connection, not from the database
 	case refused != nil:
 		return refused.rpcError()
-	case errors.As(err, &own) && !own.IsRemote():
-		return addReason(own)
 	}
 	return a.internalError(ctx, procedure, err)
 }

@@ -13,18 +13,13 @@ import (
 )
 
 const commitEvents = `-- name: CommitEvents :many
-with input as materialized (
-  select event_id, tenant_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key, key_hash, key_expires_at, source_address, verification, defect from rows from (
-    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::uuid[]),
-    unnest($4::timestamptz[]), unnest($5::bytea[]), unnest($6::bytea[]),
-    unnest($7::text[]), unnest($8::text[]), unnest($9::text[]),
-    unnest($10::bytea[]), unnest($11::timestamptz[]), unnest($12::text[]),
-    unnest($13::text[]), unnest($14::text[])
-  ) as u(event_id, tenant_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key, key_hash,
-    key_expires_at, source_address, verification, defect)
-), won as (
+with won as (
   insert into dedup_keys as d (tenant_id, endpoint_id, key_hash, event_id, expires_at)
-  select tenant_id, endpoint_id, key_hash, event_id, key_expires_at from input where key_hash <> ''
+  select tenant_id, endpoint_id, key_hash, event_id, expires_at from rows from (
+    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::bytea[]), unnest($4::uuid[]),
+    unnest($5::timestamptz[])
+  ) as u(tenant_id, endpoint_id, key_hash, event_id, expires_at)
+  where u.key_hash <> ''
   on conflict (tenant_id, endpoint_id, key_hash) do update
     set event_id = excluded.event_id, expires_at = excluded.expires_at
     where d.expires_at <= now()
@@ -32,13 +27,19 @@ with input as materialized (
 ), fresh as materialized (
   select event_id from won
   union all
-  select event_id from input where key_hash = ''
+  select u.event_id from rows from (unnest($4::uuid[]), unnest($3::bytea[])) as u(event_id, key_hash)
+  where u.key_hash = ''
 ), stored as (
   insert into events (tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
     source_address, verification, defect)
-  select tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
-    source_address, verification, defect
-  from input where event_id in (select event_id from fresh)
+  select tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key, source_address, verification, defect from rows from (
+    unnest($1::uuid[]), unnest($4::uuid[]), unnest($2::uuid[]),
+    unnest($6::timestamptz[]), unnest($7::bytea[]), unnest($8::bytea[]),
+    unnest($9::text[]), unnest($10::text[]), unnest($11::text[]),
+    unnest($12::text[]), unnest($13::text[]), unnest($14::text[])
+  ) as u(tenant_id, event_id, endpoint_id, received_at, body, headers, content_type, event_type, dedup_key,
+    source_address, verification, defect)
+  where u.event_id in (select event_id from fresh)
 ), queued as (
   insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, lease_owner)
   select u.tenant_id, u.delivery_id, u.event_id, u.endpoint_id,
@@ -55,17 +56,17 @@ select event_id from fresh
 `
 
 type CommitEventsParams struct {
-	EventIds               []uuid.UUID
 	TenantIds              []uuid.UUID
 	EndpointIds            []uuid.UUID
+	KeyHashes              [][]byte
+	EventIds               []uuid.UUID
+	KeyExpiries            []time.Time
 	ReceivedAts            []time.Time
 	Bodies                 [][]byte
 	Headers                [][]byte
 	ContentTypes           []string
 	EventTypes             []string
 	DedupKeys              []string
-	KeyHashes              [][]byte
-	KeyExpiries            []time.Time
 	SourceAddresses        []string
 	Verifications          []string
 	Defects                []string
@@ -84,17 +85,17 @@ type CommitEventsParams struct {
 // key_hash. Rows must be sorted by key, so that two batches cannot deadlock, and a key must not come twice.
 func (q *Queries) CommitEvents(ctx context.Context, db DBTX, arg CommitEventsParams) ([]uuid.UUID, error) {
 	rows, err := db.Query(ctx, commitEvents,
-		arg.EventIds,
 		arg.TenantIds,
 		arg.EndpointIds,
+		arg.KeyHashes,
+		arg.EventIds,
+		arg.KeyExpiries,
 		arg.ReceivedAts,
 		arg.Bodies,
 		arg.Headers,
 		arg.ContentTypes,
 		arg.EventTypes,
 		arg.DedupKeys,
-		arg.KeyHashes,
-		arg.KeyExpiries,
 		arg.SourceAddresses,
 		arg.Verifications,
 		arg.Defects,

@@ -14,7 +14,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 )
 
 const (
@@ -64,7 +63,7 @@ func openPool(ctx context.Context, url, role string, maxConns int32, roundTrips 
 	// it is not.
 	config.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
-		pgxuuid.Register(conn.TypeMap()) // encodes a uuid.UUID as its 16 bytes, instead of by way of its text
+		registerTypes(conn.TypeMap())
 		return nil
 	}
 	config.ConnConfig.Tracer = roundTripCounter{roundTrips}

@@ -27,14 +27,28 @@ type Cluster struct {
 	Postgres *embedpg.Server
 	APIKey   string
 
-	random *Random
-	state  string // parent of the nodes' state directories
+	databaseURL string
+	random      *Random
+	state       string // parent of the nodes' state directories
 }
 
 // NewCluster starts a PostgreSQL, migrates it, and makes a tenant with an API key. Nodes are started by Start.
 func NewCluster(t testing.TB, r *Random) *Cluster {
 	t.Helper()
-	c := &Cluster{Postgres: pgtest.Durable(t), random: r, state: t.TempDir()}
+	c := startCluster(t, r)
+	c.prepare(t)
+	return c
+}
+
+func startCluster(t testing.TB, r *Random) *Cluster {
+	t.Helper()
+	postgres := pgtest.Durable(t)
+	return &Cluster{Postgres: postgres, databaseURL: postgres.ConnString("postgres"), random: r, state: t.TempDir()}
+}
+
+// prepare migrates the database and makes a tenant with an API key.
+func (c *Cluster) prepare(t testing.TB) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
 	defer cancel()
 	if _, err := store.Migrate(ctx, c.DatabaseURL()); err != nil {
@@ -57,11 +71,10 @@ func NewCluster(t testing.TB, r *Random) *Cluster {
 	if err != nil {
 		t.Fatalf("make a tenant: %v", err)
 	}
-	return c
 }
 
-// DatabaseURL is where the nodes and the checks connect to, as PostgreSQL's superuser.
-func (c *Cluster) DatabaseURL() string { return c.Postgres.ConnString("postgres") }
+// DatabaseURL is where the nodes and the checks connect to.
+func (c *Cluster) DatabaseURL() string { return c.databaseURL }
 
 // Node is `kapsel serve`, running.
 type Node struct {

@@ -17,10 +17,10 @@ func TestKilledServerLosesNothing(t *testing.T) {
 
 	count := scaled(5000)
 	sources := Load{
-		IngestURLs: []string{node.IngestURL(route)}, Secret: route.Secret, Count: count, PerSecond: 2000, Conns: 32,
+		IngestURLs: []string{node.IngestURL(route)}, Secret: route.Secret, Count: count, PerSecond: scaled(2000), Conns: 32,
 	}.Start(ctx, r)
-	sources.AwaitAcked(t, count/4+r.IntN(count/2))
 	before := node.Log(t).AwaitLeaves(t, 1, startPatience)
+	sources.AwaitAcked(t, count/4+r.IntN(count/2))
 	node.Kill()
 	node.Restart(t)
 	posted := sources.Wait(t)
@@ -47,7 +47,7 @@ func TestRestartedDatabaseLosesNothing(t *testing.T) {
 
 	count := scaled(5000)
 	sources := Load{
-		IngestURLs: []string{node.IngestURL(route)}, Secret: route.Secret, Count: count, PerSecond: 1500, Conns: 32,
+		IngestURLs: []string{node.IngestURL(route)}, Secret: route.Secret, Count: count, PerSecond: scaled(1500), Conns: 32,
 	}.Start(ctx, r)
 	before := node.Log(t).AwaitLeaves(t, 1, startPatience)
 	for _, share := range []float64{0.25, 0.6} {

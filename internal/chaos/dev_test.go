@@ -19,13 +19,13 @@ func TestKilledDevRecovers(t *testing.T) {
 	first := dev.Ready
 	sink := NewSink(t)
 	route := dev.API().CreateRoute(t, sink.URL)
-	count := scaled(1500)
+	count := scaled(2000)
 	sources := Load{
 		IngestURLs: []string{dev.Ready.URL + "/ingest/" + route.EndpointID}, Secret: route.Secret,
-		Count: count, PerSecond: 1000, Conns: 16,
+		Count: count, PerSecond: scaled(1000), Conns: 16,
 	}.Start(ctx, r)
-	sources.AwaitAcked(t, count/4+r.IntN(count/2))
 	before := dev.Log(t).AwaitLeaves(t, 1, startPatience)
+	sources.AwaitAcked(t, count/4+r.IntN(count/2))
 	dev.Kill()
 	dev.Restart(t)
 	if dev.Ready.PublicKey != first.PublicKey || dev.Ready.LogURL != first.LogURL {
@@ -63,13 +63,13 @@ func TestStoppedDevDrainsAndSeals(t *testing.T) {
 	sink := NewSink(t)
 	sink.SetDelay(200 * time.Millisecond) // so that there is something to drain
 	route := dev.API().CreateRoute(t, sink.URL)
-	count := scaled(1000)
+	count := scaled(2000)
 	sources := Load{
 		IngestURLs: []string{dev.Ready.URL + "/ingest/" + route.EndpointID}, Secret: route.Secret,
-		Count: count, PerSecond: 1000, Conns: 16,
+		Count: count, PerSecond: scaled(1000), Conns: 16,
 	}.Start(ctx, r)
-	sources.AwaitAcked(t, count/4+r.IntN(count/2))
 	before := dev.Log(t).AwaitLeaves(t, 1, startPatience)
+	sources.AwaitAcked(t, count/4+r.IntN(count/2))
 	if code := dev.Terminate(t, drainPatience); code != 0 {
 		t.Fatalf("exit code %d after SIGTERM: want 0", code)
 	}
@@ -94,6 +94,34 @@ func TestStoppedDevDrainsAndSeals(t *testing.T) {
 			t.Errorf("clean stops left %d attempts of unknown end and %d repeats", unknownIn(ledger), repeats)
 		}
 		checkSealed(t, log, ledger)
+	})
+}
+
+// A stop soon after a crash: the lease of the sealer that was killed has not run out yet, and everything is sealed all the
+// same before the process ends.
+func TestDevStoppedSoonAfterACrashSeals(t *testing.T) {
+	ctx, r := scenario(t)
+	dev := StartDev(t, FreeAddress(t, r))
+	sink := NewSink(t)
+	route := dev.API().CreateRoute(t, sink.URL)
+	load := Load{
+		IngestURLs: []string{dev.Ready.URL + "/ingest/" + route.EndpointID}, Secret: route.Secret,
+		Count: 200, PerSecond: 1000, Conns: 4,
+	}
+	posted := load.Start(ctx, r).Wait(t)
+	sink.AwaitAll(t, posted, settlePatience)
+	before := dev.Log(t).AwaitLeaves(t, int64(len(posted)), startPatience)
+	dev.Kill()
+	dev.Restart(t)
+	posted = append(posted, load.Start(ctx, r).Wait(t)...)
+	log := dev.Log(t)
+	log.CheckGrown(t, before, log.Checkpoint(t))
+	if code := dev.Terminate(t, drainPatience); code != 0 {
+		t.Errorf("exit code %d after SIGTERM: want 0", code)
+	}
+	dev.ReadStopped(ctx, t, func(databaseURL string) {
+		checkSealed(t, log, ReadLedger(t, databaseURL))
+		checkNothingHeld(ctx, t, databaseURL)
 	})
 }
 

@@ -19,7 +19,7 @@ func scenario(t *testing.T) (context.Context, *Random) {
 	return ctx, NewRandom(t)
 }
 
-// scaled is n, and a fifth of it in short tests.
+// scaled is n, and a fifth of it in short tests. Of both a load's count and its rate, so that it lasts as long.
 func scaled(n int) int {
 	if testing.Short() {
 		return n / 5

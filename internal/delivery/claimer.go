@@ -101,7 +101,7 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 		if row.DestinationID != nil {
 			job.DestinationID = *row.DestinationID
 			job.Destination = snapshot.Destination(*row.DestinationID)
-			if job.Destination != nil && !job.Destination.Active {
+			if job.Destination != nil && !job.Destination.Active && row.LostOwner == nil {
 				unsent = append(unsent, row) // held since the claim
 				continue
 			}

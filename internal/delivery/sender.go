@@ -35,7 +35,8 @@ const (
 
 // Sender makes attempts: one HTTP POST each, redirects not followed, every address checked after it was resolved.
 type Sender struct {
-	transport *http.Transport
+	plain     *plainClient    // http
+	secure    *http.Transport // https: HTTP/2 where the destination speaks it
 	userAgent string
 }
 
@@ -53,18 +54,18 @@ func NewSender(allowed []netip.Prefix, version string) *Sender {
 		}
 	}
 	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
-	s := &Sender{userAgent: "Kapsel/" + version}
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		dialer := net.Dialer{Control: guard.Safe}
 		return dialer.DialContext(ctx, network, address)
 	}
-	s.transport = &http.Transport{
+	s := &Sender{userAgent: "Kapsel/" + version}
+	s.plain = newPlainClient(func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := withConnectTimeout(ctx)
+		defer cancel()
+		return dial(ctx, network, address)
+	})
+	s.secure = &http.Transport{
 		Proxy: nil, // the guard must see the destination's own address
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			ctx, cancel := withConnectTimeout(ctx)
-			defer cancel()
-			return dial(ctx, network, address)
-		},
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := withConnectTimeout(ctx)
 			defer cancel()
@@ -99,7 +100,7 @@ func (s *Sender) handshake(ctx context.Context, conn net.Conn, address string) (
 		conn.Close()
 		return nil, err
 	}
-	config := s.transport.TLSClientConfig.Clone()
+	config := s.secure.TLSClientConfig.Clone()
 	if config == nil {
 		config = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
@@ -116,7 +117,10 @@ func (s *Sender) handshake(ctx context.Context, conn net.Conn, address string) (
 }
 
 // Close closes idle connections.
-func (s *Sender) Close() { s.transport.CloseIdleConnections() }
+func (s *Sender) Close() {
+	s.plain.closeIdle(time.Now())
+	s.secure.CloseIdleConnections()
+}
 
 // Send makes one attempt of a job. It always returns one: whatever happened is a result.
 func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
@@ -135,7 +139,11 @@ func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
 	request.Header = s.headers(job, attempt.StartedAt)
 	attempt.RequestHeaders = hashHeaders(request.Header)
 
-	response, err := s.transport.RoundTrip(request)
+	roundTrip := s.secure.RoundTrip
+	if request.URL.Scheme == "http" {
+		roundTrip = s.plain.roundTrip
+	}
+	response, err := roundTrip(request)
 	if err != nil {
 		fail(attempt, classify(err), err)
 		return attempt

@@ -242,7 +242,8 @@ func (c *Committer) write(ctx context.Context, batch []*pending, deadline time.T
 	defer cancel()
 	for wait, try := minRetryWait, 1; ; try++ {
 		outcomes, err := c.writeOnce(ctx, batch, try > 1)
-		if err == nil || isRowError(err) {
+		// After a lost answer, an event that is there already is our own: look again, its first statement has ended now.
+		if err == nil || isRowError(err) && !(try > 1 && isRepeatError(err)) {
 			return outcomes, err
 		}
 		if try == 1 {
@@ -327,14 +328,32 @@ func (c *Committer) findFirst(ctx context.Context, batch []*pending, outcomes []
 		}
 		first[key{row.EndpointID, string(row.KeyHash)}] = o
 	}
+	var vanished []*pending
+	var places []int
 	for i, p := range batch {
-		if outcomes[i].duplicate {
-			o, found := first[key{p.event.EndpointID, string(p.keyHash)}]
-			if !found {
-				return errors.New("a repeated key vanished between two statements")
-			}
+		if !outcomes[i].duplicate {
+			continue
+		}
+		o, found := first[key{p.event.EndpointID, string(p.keyHash)}]
+		switch {
+		case !found:
+			vanished, places = append(vanished, p), append(places, i)
+		case o.eventID == p.event.ID:
+			outcomes[i] = p.stored() // by an earlier try, which ended after the look for it
+		default:
 			outcomes[i] = o
 		}
+	}
+	if len(vanished) == 0 {
+		return nil
+	}
+	// Their keys expired and were removed between the two statements: they are new after all.
+	late, err := c.writeOnce(ctx, vanished, false)
+	if err != nil {
+		return err
+	}
+	for i, o := range late {
+		outcomes[places[i]] = o
 	}
 	return nil
 }
@@ -415,4 +434,10 @@ func notNil(b []byte) []byte {
 func isRowError(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && (pgErr.Code[:2] == "22" || pgErr.Code[:2] == "23")
+}
+
+// isRepeatError reports whether a row is there already: SQLSTATE 23505 (unique violation).
+func isRepeatError(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "23505"
 }

@@ -39,7 +39,8 @@ func dedupKey(w Webhook, bodySHA256 [sha256.Size]byte) string {
 			return "header:" + key
 		}
 	case route.DedupJSONPath:
-		if value := gjson.GetBytes(w.Body, dedup.Name); value.Exists() && value.Type != gjson.Null {
+		// An empty value is no key, as with headers: it would make one event of all that leave the field empty.
+		if value := gjson.GetBytes(w.Body, dedup.Name); value.Type != gjson.Null && value.String() != "" {
 			return "json:" + value.String()
 		}
 	case route.DedupBodyHash:

@@ -1,0 +1,194 @@
+package delivery
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// plainClient speaks HTTP/1.1 without TLS. It costs half of what http.Transport does a request (docs/performance.md): the
+// goroutine that sends also writes and reads, so there is no hand-over to two others and back. Parsing and framing are
+// net/http's. What it does not do, deliveries do not need: proxies, redirects, cookies, cancellation before the deadline.
+type plainClient struct {
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	mu    sync.Mutex
+	idle  map[string][]*plainConn // by address, the one used last at the end
+	sweep *time.Timer             // runs while there are idle connections
+}
+
+// plainConn is one connection.
+type plainConn struct {
+	net.Conn
+	address string
+	in      *bufio.Reader
+	limit   *io.LimitedReader // between the connection and in
+	out     *bufio.Writer
+	used    time.Time
+}
+
+const (
+	// A connection that was idle for longer is looked at before it is used: the destination may have closed it.
+	checkIdleAfter = 100 * time.Millisecond
+	// A response may be announced by so many interim ones.
+	maxInterim = 8
+)
+
+func newPlainClient(dial func(ctx context.Context, network, address string) (net.Conn, error)) *plainClient {
+	return &plainClient{dial: dial, idle: make(map[string][]*plainConn)}
+}
+
+// roundTrip sends the request, whose context has a deadline. When the response's body was read to its end, closing it
+// gives the connection back.
+func (c *plainClient) roundTrip(request *http.Request) (*http.Response, error) {
+	conn, err := c.connection(request)
+	if err != nil {
+		return nil, err
+	}
+	response, err := conn.exchange(request)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	response.Body = &plainBody{ReadCloser: response.Body, client: c, conn: conn, keep: !response.Close}
+	return response, nil
+}
+
+func (c *plainClient) connection(request *http.Request) (*plainConn, error) {
+	address := request.URL.Host
+	if request.URL.Port() == "" {
+		address = net.JoinHostPort(request.URL.Hostname(), "80")
+	}
+	deadline, _ := request.Context().Deadline()
+	for conn := c.take(address); conn != nil; conn = c.take(address) {
+		if time.Since(conn.used) < checkIdleAfter || conn.alive() {
+			return conn, conn.SetDeadline(deadline)
+		}
+		conn.Close()
+	}
+	network, err := c.dial(request.Context(), "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	limit := &io.LimitedReader{R: network}
+	conn := &plainConn{
+		Conn: network, address: address, limit: limit,
+		in: bufio.NewReader(limit), out: bufio.NewWriterSize(network, 8<<10),
+	}
+	return conn, conn.SetDeadline(deadline)
+}
+
+// exchange writes the request and reads the head of its response.
+func (c *plainConn) exchange(request *http.Request) (*http.Response, error) {
+	if err := request.Write(c.out); err != nil {
+		return nil, err
+	}
+	if err := c.out.Flush(); err != nil {
+		return nil, err
+	}
+	c.limit.N = maxResponseHeaderBytes + maxResponseBytes + int64(c.in.Size())
+	for range maxInterim {
+		response, err := http.ReadResponse(c.in, request)
+		if err != nil {
+			if c.limit.N <= 0 {
+				err = fmt.Errorf("response headers are longer than %d bytes", maxResponseHeaderBytes)
+			}
+			return nil, err
+		}
+		if response.StatusCode >= 200 || response.StatusCode == http.StatusSwitchingProtocols {
+			return response, nil
+		}
+	}
+	return nil, errors.New("too many interim responses")
+}
+
+// alive reports whether the peer has kept the connection open and silent.
+func (c *plainConn) alive() bool {
+	return c.in.Buffered() == 0 && c.SetDeadline(time.Time{}) == nil && silent(c.Conn)
+}
+
+func (c *plainClient) take(address string) *plainConn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conns := c.idle[address]
+	if len(conns) == 0 {
+		return nil
+	}
+	conn := conns[len(conns)-1]
+	conns[len(conns)-1] = nil
+	c.idle[address] = conns[:len(conns)-1]
+	return conn
+}
+
+func (c *plainClient) put(conn *plainConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conn.used = time.Now()
+	c.idle[conn.address] = append(c.idle[conn.address], conn)
+	if c.sweep == nil {
+		c.sweep = time.AfterFunc(idleConnTimeout, c.closeOld)
+	}
+}
+
+// closeOld closes what was idle for too long.
+func (c *plainClient) closeOld() { c.closeIdle(time.Now().Add(-idleConnTimeout)) }
+
+// closeIdle closes the connections that were last used before that moment.
+func (c *plainClient) closeIdle(before time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for address, conns := range c.idle {
+		n := 0
+		for n < len(conns) && conns[n].used.Before(before) {
+			conns[n].Close()
+			n++
+		}
+		if conns = slices.Delete(conns, 0, n); len(conns) > 0 {
+			c.idle[address] = conns
+		} else {
+			delete(c.idle, address)
+		}
+	}
+	if c.sweep != nil {
+		c.sweep.Stop()
+		c.sweep = nil
+	}
+	if len(c.idle) > 0 {
+		c.sweep = time.AfterFunc(idleConnTimeout, c.closeOld)
+	}
+}
+
+// plainBody is the body of a response. It notes whether it was read to its end.
+type plainBody struct {
+	io.ReadCloser
+	client *plainClient
+	conn   *plainConn
+	keep   bool // the peer keeps the connection open
+	ended  bool
+}
+
+func (b *plainBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ended = b.ended || errors.Is(err, io.EOF)
+	return n, err
+}
+
+func (b *plainBody) Close() error {
+	if b.conn == nil {
+		return nil
+	}
+	conn := b.conn
+	b.conn = nil
+	if b.keep && b.ended && conn.in.Buffered() == 0 {
+		b.client.put(conn)
+		return nil
+	}
+	return conn.Close()
+}
