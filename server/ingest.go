@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -57,7 +58,8 @@ func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.api.memory.release(int64(len(body)))
-	receipt, err := h.api.Ingest.Accept(r.Context(), ingest.Webhook{
+	// A source that has sent all and closed its side waits for the answer all the same; the commit is bounded by itself.
+	receipt, err := h.api.Ingest.Accept(context.WithoutCancel(r.Context()), ingest.Webhook{
 		Endpoint: endpoint, Header: r.Header, Body: body,
 		ReceivedAt: time.Now(), SourceAddress: remoteHost(r.RemoteAddr),
 	})

@@ -85,7 +85,7 @@ func runBench(ctx context.Context, config bench.Config, flags clientFlags, dataD
 			return bench.Result{}, err
 		}
 		defer stop(&err)
-		if apiKey, err = createTenant(ctx, own.node, "Bench"); err != nil {
+		if apiKey, err = createTenantWithKey(ctx, own.node.DB(), "Bench"); err != nil {
 			return bench.Result{}, err
 		}
 		target, probe = own.node.URL(), own

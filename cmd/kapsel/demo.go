@@ -9,14 +9,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/uuid"
-
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
-	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/node"
 	"github.com/kapsel-dev/kapsel/internal/signature"
-	"github.com/kapsel-dev/kapsel/internal/tenant"
-	"github.com/kapsel-dev/kapsel/store"
 )
 
 // demo is what `kapsel dev` makes, and what --ready-file holds. The other commands find their server in it.
@@ -75,7 +70,7 @@ func setUpDemo(ctx context.Context, n *node.Node, dir, destinationURL string) (d
 			return d, d.describeLog(n)
 		}
 	}
-	if d.APIKey, err = createTenant(ctx, n, "Demo"); err != nil {
+	if d.APIKey, err = createTenantWithKey(ctx, n.DB(), "Demo"); err != nil {
 		return d, err
 	}
 	client := newClient(d.URL, d.APIKey)
@@ -110,25 +105,4 @@ func (d *demo) describeLog(n *node.Node) (err error) {
 	d.LogURL = d.URL + "/log/" + d.LogID
 	d.PublicKey, err = n.VerifierKey()
 	return err
-}
-
-// createTenant makes a tenant with an API key of all a tenant may do, and returns the key.
-func createTenant(ctx context.Context, n *node.Node, name string) (string, error) {
-	tenantID := id.New()
-	key := tenant.NewKey()
-	db := n.DB()
-	if err := db.CreateTenant(ctx, db.Engine(), tenantID, name); err != nil {
-		return "", fmt.Errorf("create tenant: %w", err)
-	}
-	if err := db.CreateAPIKey(ctx, db.Engine(), apiKeyParams(tenantID, key)); err != nil {
-		return "", fmt.Errorf("create API key: %w", err)
-	}
-	return key.Text(), nil
-}
-
-func apiKeyParams(tenantID uuid.UUID, key tenant.Key) store.CreateAPIKeyParams {
-	return store.CreateAPIKeyParams{
-		TenantID: tenantID, KeyID: id.New(), DisplayName: "first key", Hint: key.Hint(), SecretHash: key.Hash(),
-		Scopes: []string{"ingest", "read", "manage", "admin"},
-	}
 }

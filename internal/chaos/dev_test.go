@@ -120,8 +120,12 @@ func TestDevStoppedSoonAfterACrashSeals(t *testing.T) {
 		t.Errorf("exit code %d after SIGTERM: want 0", code)
 	}
 	dev.ReadStopped(ctx, t, func(databaseURL string) {
-		checkSealed(t, log, ReadLedger(t, databaseURL))
+		ledger := ReadLedger(t, databaseURL)
+		checkSealed(t, log, ledger)
 		checkNothingHeld(ctx, t, databaseURL)
+		if ledger.Events != len(posted) {
+			t.Errorf("%d webhooks made %d events", len(posted), ledger.Events)
+		}
 	})
 }
 

@@ -4,7 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
+
+// sealPoll is how often a node that stops looks whether the leader has sealed its leaves.
+const sealPoll = 200 * time.Millisecond
 
 // Stop drains and ends the node: no new requests, those that are held are answered; nothing more is claimed; what was
 // not sent goes back; attempts in flight end and are recorded; the log is sealed. Each step has the drain timeout; what it
@@ -27,7 +33,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	step("drain attempts", n.dispatcher.Stop)
 	n.recorder.Close()
 	step("flush the recorder", n.recorder.Wait)
-	step("seal", n.sealer.Flush)
+	step("seal", n.seal)
 	step("stop sealing", n.remove("sealer"))
 	step("leave", func(ctx context.Context) error {
 		err := n.remove("membership")(ctx)
@@ -37,6 +43,28 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.discard()
 	log.Info("stopped")
 	return errors.Join(errs...)
+}
+
+// seal has a head signed over all leaves that are recorded by now: by this node, or by the one that leads. If that one is
+// dead, its lease runs out within seconds, and this node seals.
+func (n *Node) seal(ctx context.Context) error {
+	progress, err := n.db.LogProgress(ctx, n.db.Engine(), logID)
+	if err != nil {
+		return err
+	}
+	for end := progress.NextIndex; ; {
+		if err := n.sealer.Flush(ctx); !errors.Is(err, tlog.ErrNotLeader) {
+			return err
+		}
+		if progress, err = n.db.LogProgress(ctx, n.db.Engine(), logID); err != nil || progress.TreeSize >= end {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the node that leads: %w", ctx.Err())
+		case <-time.After(sealPoll):
+		}
+	}
 }
 
 // remove ends one component and waits for it.
