@@ -34,7 +34,8 @@ func newProblem(status int, reason kapselv1.ErrorReason, detail string) *problem
 	return &problem{status: status, reason: reason, detail: detail}
 }
 
-// problemOf translates what intake returns. The texts of package signature quote nothing of the request and no secret. Nil: the error is one of the server's own.
+// problemOf translates what intake returns. Nil: the error is one of the server's own. The texts of package signature
+// quote nothing of the request and no secret.
 func problemOf(ctx context.Context, err error) *problem {
 	switch {
 	case errors.Is(err, signature.ErrMissingSignature):
@@ -52,9 +53,6 @@ func problemOf(ctx context.Context, err error) *problem {
 	}
 	return nil
 }
-
-// sentence is the text of an error of package signature, which quotes nothing of the request and no secret.
-func sentence(err error) string { return err.Error() }
 
 // write answers with the problem. The correlation id is in the log at level debug, or error for an internal one.
 func (p *problem) write(w http.ResponseWriter, correlationID string) {

@@ -171,33 +171,46 @@ func TestHeaderHashIsThatOfTheHeadersThatArrived(t *testing.T) {
 
 // An attempt is one request, whatever the headers say about repeating it: a second one would have no leaf.
 func TestNothingIsSentTwiceInOneAttempt(t *testing.T) {
-	for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key", "X-Other"} {
-		for _, body := range []string{"", "{}"} {
-			t.Run(fmt.Sprintf("%s with %d bytes", header, len(body)), func(t *testing.T) {
-				var requests atomic.Int64
-				sink := newSink(t, func(w http.ResponseWriter, r *http.Request) {
-					io.Copy(io.Discard, r.Body)
-					if requests.Add(1) > 1 { // on the connection that was kept from the first request
-						conn, _, err := w.(http.Hijacker).Hijack()
-						if err == nil {
-							conn.Close()
+	for _, scheme := range []string{"http", "https"} {
+		for _, header := range []string{"Idempotency-Key", "X-Idempotency-Key", "X-Other"} {
+			for _, body := range []string{"", "{}"} {
+				t.Run(fmt.Sprintf("%s, %s, %d bytes", scheme, header, len(body)), func(t *testing.T) {
+					var requests atomic.Int64
+					sink := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						io.Copy(io.Discard, r.Body)
+						if r.Header.Get(header) != "1" {
+							t.Errorf("%s did not arrive", header)
+						}
+						if requests.Add(1) > 1 { // on the connection that was kept from the first request
+							if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
+								conn.Close()
+							}
+						}
+					}))
+					t.Cleanup(sink.Close)
+					sender := newSender(t)
+					if scheme == "https" {
+						sink.StartTLS()
+						sender.secure.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
+						sender.secure.TLSClientConfig.RootCAs.AddCert(sink.Certificate())
+					} else {
+						sink.Start()
+					}
+					event := newEvent([]byte(body))
+					event.Headers = []byte(header + ": 1\r\n")
+					destination := newDestination(t, sink.URL)
+					destination.ForwardAll = true
+					for try := range 2 {
+						attempt := sender.Send(t.Context(), Job{Duty: ledger.Duty{Event: event}, Destination: destination})
+						if succeeded := attempt.Outcome == leafv1.Outcome_OUTCOME_SUCCEEDED; succeeded != (try == 0) {
+							t.Errorf("attempt %d: %+v", try+1, attempt)
 						}
 					}
-				})
-				event := newEvent([]byte(body))
-				event.Headers = []byte(header + ": 1\r\n")
-				destination, sender := newDestination(t, sink.URL), newSender(t)
-				destination.ForwardAll = true
-				for try := range 2 {
-					attempt := sender.Send(t.Context(), Job{Duty: ledger.Duty{Event: event}, Destination: destination})
-					if succeeded := attempt.Outcome == leafv1.Outcome_OUTCOME_SUCCEEDED; succeeded != (try == 0) {
-						t.Errorf("attempt %d: %+v", try+1, attempt)
+					if n := requests.Load(); n != 2 {
+						t.Errorf("2 attempts made %d requests", n)
 					}
-				}
-				if n := requests.Load(); n != 2 {
-					t.Errorf("2 attempts made %d requests", n)
-				}
-			})
+				})
+			}
 		}
 	}
 }

@@ -58,7 +58,7 @@ func openDirectory(root string, acct *account) (directory, error) {
 		return directory{}, fmt.Errorf("%w: %s is held by process %s: stop that one, or choose another directory",
 			ErrInUse, root, strings.TrimSpace(string(holder)))
 	}
-	if err := d.held.Truncate(0); err == nil {
+	if err = d.held.Truncate(0); err == nil {
 		_, err = d.held.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {
