@@ -4,9 +4,12 @@
 -- attempt (fence: lease_owner and attempts). Leaves of attempts are written in any case; the leaf of a dead letter only
 -- if its queue row was closed here. Queue rows are looked up by primary key one by one and changed by ctid: a join would
 -- let the planner read the whole queue, which looks small to it and may be full of dead rows. The row lock on logs is
--- taken last, when all else is done. Returns an index a leaf.
-with result as materialized (
-  select * from rows from (
+-- taken last, when all else is done. A node's batches take turns (advisory lock), so that AwaitRecorder can wait for one
+-- whose answer was lost. Returns an index a leaf.
+with turn as materialized (
+  select pg_advisory_xact_lock(uuid_hash_extended(@node_id::uuid, 0)) as taken
+), result as materialized (
+  select u.* from turn, rows from (
     unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@attempts_before::integer[]),
     unnest(@attempts_after::integer[]), unnest(@closes::boolean[]), unnest(@due_ats::timestamptz[])
   ) as u(tenant_id, delivery_id, attempts_before, attempts_after, closes, due_at)
@@ -62,6 +65,10 @@ with result as materialized (
   cross join base
 )
 select attempt_id, leaf_index from written;
+
+-- name: AwaitRecorder :exec
+-- Waits until no earlier batch of this node is under way any more.
+select pg_advisory_xact_lock(uuid_hash_extended(@node_id::uuid, 0));
 
 -- name: RecordedAttempts :many
 -- Which of these leaves are there: asked after a COMMIT whose answer was lost. Index attempts_id; only the partitions

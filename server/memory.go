@@ -44,8 +44,11 @@ func (m *memory) bound(next http.Handler) http.Handler {
 			body.control = http.NewResponseController(w)
 		}
 		defer func() { m.release(body.taken.Load()) }()
-		r.Body = body
-		next.ServeHTTP(w, r)
+		// A copy: net/http looks at its own request's body to decide whether the connection can be used again, and must find
+		// there what it put there. Otherwise the rest of a refused body would be read as the next request.
+		counted := *r
+		counted.Body = body
+		next.ServeHTTP(w, &counted)
 	})
 }
 

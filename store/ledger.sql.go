@@ -12,11 +12,23 @@ import (
 	"github.com/google/uuid"
 )
 
+const awaitRecorder = `-- name: AwaitRecorder :exec
+select pg_advisory_xact_lock(uuid_hash_extended($1::uuid, 0))
+`
+
+// Waits until no earlier batch of this node is under way any more.
+func (q *Queries) AwaitRecorder(ctx context.Context, db DBTX, nodeID uuid.UUID) error {
+	_, err := db.Exec(ctx, awaitRecorder, nodeID)
+	return err
+}
+
 const recordAttempts = `-- name: RecordAttempts :many
-with result as materialized (
-  select tenant_id, delivery_id, attempts_before, attempts_after, closes, due_at from rows from (
-    unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::integer[]),
-    unnest($4::integer[]), unnest($5::boolean[]), unnest($6::timestamptz[])
+with turn as materialized (
+  select pg_advisory_xact_lock(uuid_hash_extended($1::uuid, 0)) as taken
+), result as materialized (
+  select u.tenant_id, u.delivery_id, u.attempts_before, u.attempts_after, u.closes, u.due_at from turn, rows from (
+    unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::integer[]),
+    unnest($5::integer[]), unnest($6::boolean[]), unnest($7::timestamptz[])
   ) as u(tenant_id, delivery_id, attempts_before, attempts_after, closes, due_at)
 ), closed as (
   delete from delivery_queue q
@@ -24,7 +36,7 @@ with result as materialized (
       select (select d.ctid from delivery_queue d where d.tenant_id = r.tenant_id and d.delivery_id = r.delivery_id
         and d.attempts = r.attempts_before)
       from result r where r.closes))
-    and q.lease_owner = $7::uuid
+    and q.lease_owner = $1::uuid
   returning q.delivery_id
 ), requeued as (
   update delivery_queue q
@@ -34,7 +46,7 @@ with result as materialized (
       select (select d.ctid from delivery_queue d where d.tenant_id = r.tenant_id and d.delivery_id = r.delivery_id
         and d.attempts = r.attempts_before)
       from result r where not r.closes))
-    and q.lease_owner = $7::uuid and q.tenant_id = r.tenant_id and q.delivery_id = r.delivery_id
+    and q.lease_owner = $1::uuid and q.tenant_id = r.tenant_id and q.delivery_id = r.delivery_id
   returning q.delivery_id
 ), leaf as materialized (
   select u.leaf_id, u.tenant_id, u.delivery_id, u.event_id, u.outcome, u.bytes, u.diagnosis, u.excerpt, u.fenced, u.position, row_number() over (order by u.position) - 1 as place
@@ -73,13 +85,13 @@ select attempt_id, leaf_index from written
 `
 
 type RecordAttemptsParams struct {
+	NodeID             uuid.UUID
 	TenantIds          []uuid.UUID
 	DeliveryIds        []uuid.UUID
 	AttemptsBefore     []int32
 	AttemptsAfter      []int32
 	Closes             []bool
 	DueAts             []time.Time
-	NodeID             uuid.UUID
 	LeafIds            []uuid.UUID
 	LeafTenantIds      []uuid.UUID
 	LeafDeliveryIds    []uuid.UUID
@@ -111,16 +123,17 @@ type RecordAttemptsRow struct {
 // attempt (fence: lease_owner and attempts). Leaves of attempts are written in any case; the leaf of a dead letter only
 // if its queue row was closed here. Queue rows are looked up by primary key one by one and changed by ctid: a join would
 // let the planner read the whole queue, which looks small to it and may be full of dead rows. The row lock on logs is
-// taken last, when all else is done. Returns an index a leaf.
+// taken last, when all else is done. A node's batches take turns (advisory lock), so that AwaitRecorder can wait for one
+// whose answer was lost. Returns an index a leaf.
 func (q *Queries) RecordAttempts(ctx context.Context, db DBTX, arg RecordAttemptsParams) ([]RecordAttemptsRow, error) {
 	rows, err := db.Query(ctx, recordAttempts,
+		arg.NodeID,
 		arg.TenantIds,
 		arg.DeliveryIds,
 		arg.AttemptsBefore,
 		arg.AttemptsAfter,
 		arg.Closes,
 		arg.DueAts,
-		arg.NodeID,
 		arg.LeafIds,
 		arg.LeafTenantIds,
 		arg.LeafDeliveryIds,

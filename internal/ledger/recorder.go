@@ -188,8 +188,12 @@ func (r *Recorder) commit(ctx context.Context, b *batch, try int, since time.Tim
 	return indexes, nil
 }
 
-// committed returns the leaf indexes of a batch that is in the ledger already, nil when it is not.
+// committed returns the leaf indexes of a batch that is in the ledger already, nil when it is not. A statement whose
+// connection broke may still be running: it is waited for first.
 func (r *Recorder) committed(ctx context.Context, b *batch, since time.Time) (map[uuid.UUID]int64, error) {
+	if err := r.db.AwaitRecorder(ctx, r.db.Engine(), r.nodeID); err != nil {
+		return nil, fmt.Errorf("wait for the last try: %w", err)
+	}
 	rows, err := r.db.RecordedAttempts(ctx, r.db.Engine(), b.params.LeafIds, since.Add(-clockSlack))
 	if err != nil {
 		return nil, fmt.Errorf("look up results: %w", err)

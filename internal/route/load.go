@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/tidwall/gjson"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -114,7 +116,7 @@ func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte) (*Endpoint, 
 	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_HEADER:
 		endpoint.Dedup.Source, endpoint.Dedup.Name = DedupHeader, http.CanonicalHeaderKey(dedup.Header)
 	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_JSON_PATH:
-		endpoint.Dedup.Source, endpoint.Dedup.Name = DedupJSONPath, dedup.JsonPath
+		endpoint.Dedup.Source, endpoint.Dedup.Name = DedupJSONPath, plainPath(dedup.JsonPath)
 	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_BODY_HASH:
 		endpoint.Dedup.Source = DedupBodyHash
 	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_NONE:
@@ -126,7 +128,7 @@ func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte) (*Endpoint, 
 	case kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_HEADER:
 		endpoint.EventType = EventType{EventTypeHeader, http.CanonicalHeaderKey(eventType.Header)}
 	case kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_JSON_PATH:
-		endpoint.EventType = EventType{EventTypeJSONPath, eventType.JsonPath}
+		endpoint.EventType = EventType{EventTypeJSONPath, plainPath(eventType.JsonPath)}
 	case kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_NONE:
 		endpoint.EventType = EventType{Source: EventTypeNone}
 	}
@@ -237,6 +239,15 @@ func compileRetry(p *kapselv1.RetryPolicy) RetryPolicy {
 		policy.FatalStatuses = append(policy.FatalStatuses, int(status))
 	}
 	return policy
+}
+
+// plainPath spells a dotted path of object members for gjson, without the meanings that it gives to *, ?, # and so on.
+func plainPath(path string) string {
+	members := strings.Split(path, ".")
+	for i, member := range members {
+		members[i] = gjson.Escape(member)
+	}
+	return strings.Join(members, ".")
 }
 
 func durationOr(d *durationpb.Duration, fallback time.Duration) time.Duration {
