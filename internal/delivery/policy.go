@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
@@ -24,6 +25,7 @@ func judge(p route.RetryPolicy, a *ledger.Attempt, n int, age time.Duration, rnd
 		return dead(leafv1.DeadLetterReason_DEAD_LETTER_REASON_EXHAUSTED, fmt.Sprintf("all %d attempts failed", n), a)
 	}
 	wait := backoff(p, n, rnd)
+	wait = max(wait, a.RetryAfter)
 	if a.Outcome == leafv1.Outcome_OUTCOME_UNKNOWN {
 		wait = 0 // nothing is known against the destination: it was our node that was lost
 	}
@@ -49,4 +51,23 @@ func backoff(p route.RetryPolicy, n int, rnd float64) time.Duration {
 		wait = min(float64(p.Base)*math.Pow(p.Factor, float64(n-1)), float64(p.Cap))
 	}
 	return time.Duration(wait * (1 + p.Jitter*rnd))
+}
+
+// maxRetryAfter bounds what a destination may ask for.
+const maxRetryAfter = 24 * time.Hour
+
+// retryAfter reads the hint of a 429 or 503: seconds or a date (RFC 9110 section 10.2.3), at most maxRetryAfter. What
+// cannot be read is no hint.
+func retryAfter(status int, header http.Header, now time.Time) time.Duration {
+	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
+		return 0
+	}
+	text := header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(text, 10, 32); err == nil {
+		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	}
+	if date, err := http.ParseTime(text); err == nil {
+		return min(max(0, date.Sub(now)), maxRetryAfter)
+	}
+	return 0
 }

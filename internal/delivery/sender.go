@@ -158,6 +158,7 @@ func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
 	}
 	attempt.Outcome = leafv1.Outcome_OUTCOME_FAILED
 	attempt.Failure = leafv1.Failure_FAILURE_STATUS
+	attempt.RetryAfter = retryAfter(response.StatusCode, response.Header, time.Now())
 	attempt.Diagnosis = "status " + strconv.Itoa(response.StatusCode)
 	if err != nil {
 		attempt.Diagnosis += ", body broke off: " + err.Error()

@@ -57,6 +57,8 @@ type Attempt struct {
 	StatusCode     int
 	RequestHeaders [sha256.Size]byte
 	Response       *Response
+	// RetryAfter is how long the destination asked to be left alone (429, 503); zero when it did not.
+	RetryAfter time.Duration
 	// Diagnosis is for people; the log does not hold it.
 	Diagnosis string
 	// Late says that the lease had run out when the result came: it is recorded, and changes nothing else.
