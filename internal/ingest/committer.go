@@ -3,7 +3,6 @@ package ingest
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/id"
@@ -159,7 +157,7 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 	}
 	started := time.Now()
 	outcomes, err := c.write(ctx, batch, deadline)
-	if err != nil && isRowError(err) && len(batch) > 1 {
+	if err != nil && store.IsRowError(err) && len(batch) > 1 {
 		// One webhook is refused: it must not take the others with it.
 		c.unreserve(batch)
 		half := len(batch) / 2
@@ -170,7 +168,7 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 	if err != nil {
 		c.unreserve(batch)
 		cause := ErrUnavailable
-		if isRowError(err) {
+		if store.IsRowError(err) {
 			cause = ErrRejected
 		}
 		c.log.Error("events not stored", "events", len(batch), "error", err)
@@ -243,7 +241,7 @@ func (c *Committer) write(ctx context.Context, batch []*pending, deadline time.T
 	for wait, try := minRetryWait, 1; ; try++ {
 		outcomes, err := c.writeOnce(ctx, batch, try > 1)
 		// After a lost answer, an event that is there already is our own: look again, its first statement has ended now.
-		if err == nil || isRowError(err) && !(try > 1 && isRepeatError(err)) {
+		if err == nil || store.IsRowError(err) && !(try > 1 && store.IsRepeatError(err)) {
 			return outcomes, err
 		}
 		if try == 1 {
@@ -375,7 +373,7 @@ func (c *Committer) params(batch []*pending) store.CommitEventsParams {
 		e := b.event
 		p.EventIds[i], p.TenantIds[i], p.EndpointIds[i] = e.ID, e.TenantID, e.EndpointID
 		p.ReceivedAts[i], p.Bodies[i], p.Headers[i] = e.ReceivedAt, notNil(e.Body), notNil(e.Headers)
-		p.ContentTypes[i], p.EventTypes[i] = cleanText(e.ContentType, maxEventTypeBytes), e.Type
+		p.ContentTypes[i], p.EventTypes[i] = store.CleanText(e.ContentType, maxEventTypeBytes), e.Type
 		p.DedupKeys[i], p.KeyHashes[i], p.KeyExpiries[i] = b.key, notNil(b.keyHash), e.ReceivedAt.Add(b.window)
 		p.SourceAddresses[i], p.Verifications[i], p.Defects[i] = b.source, e.Preset, e.Defect
 		for _, d := range b.deliveries {
@@ -427,17 +425,4 @@ func notNil(b []byte) []byte {
 		return []byte{}
 	}
 	return b
-}
-
-// isRowError reports whether the database refused the data, so that the same statement cannot succeed later: SQLSTATE
-// classes 22 (data exception) and 23 (integrity constraint violation).
-func isRowError(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && (pgErr.Code[:2] == "22" || pgErr.Code[:2] == "23")
-}
-
-// isRepeatError reports whether a row is there already: SQLSTATE 23505 (unique violation).
-func isRepeatError(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == "23505"
 }

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,6 +20,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/store"
 )
 
 var (
@@ -96,14 +96,14 @@ func newPending(w Webhook, preset string) *pending {
 	if w.Endpoint.RequireJSON {
 		event.Defect = jsonDefect(w.Body)
 	}
-	event.Type = cleanText(eventType(w), maxEventTypeBytes)
+	event.Type = store.CleanText(eventType(w), maxEventTypeBytes)
 	p := &pending{
 		event: event, window: w.Endpoint.Dedup.Window, source: w.SourceAddress,
 		done: make(chan outcome, 1),
 	}
 	if key := dedupKey(w, event.BodySHA256); key != "" {
 		digest := sha256.Sum256([]byte(key))
-		p.key, p.keyHash = cleanText(key, maxShownKeyBytes), digest[:keyHashBytes]
+		p.key, p.keyHash = store.CleanText(key, maxShownKeyBytes), digest[:keyHashBytes]
 	}
 	if event.Defect != "" {
 		p.deliveries = []pendingDelivery{{id: id.New()}} // the duty to write its dead letter
@@ -136,14 +136,6 @@ func headerLines(header http.Header) []byte {
 		}
 	}
 	return lines
-}
-
-// cleanText makes foreign text fit for a text column: valid UTF-8, no NUL, bounded.
-func cleanText(s string, maxBytes int) string {
-	if len(s) > maxBytes {
-		s = s[:maxBytes]
-	}
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // outcome of a commit, for the request that waits. For a repeat it speaks of the first event of its key.

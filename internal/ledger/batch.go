@@ -3,7 +3,6 @@ package ledger
 import (
 	"crypto/sha256"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -65,7 +64,7 @@ func (b *batch) add(i int, r *Result) error {
 			excerpt = r.Attempt.Response.Excerpt
 		}
 		b.leafOf[i] = r.Attempt.ID
-		b.addLeaf(r.Attempt.ID, duty, int16(r.Attempt.Outcome), leaf, cleanText(r.Attempt.Diagnosis), excerpt, false)
+		b.addLeaf(r.Attempt.ID, duty, int16(r.Attempt.Outcome), leaf, store.CleanText(r.Attempt.Diagnosis, maxDiagnosisBytes), excerpt, false)
 		if r.Attempt.Late {
 			return nil
 		}
@@ -87,7 +86,7 @@ func (b *batch) add(i int, r *Result) error {
 
 func (b *batch) bury(i int, r *Result, attempts int) error {
 	duty, event := r.Duty, r.Duty.Event
-	diagnosis := cleanText(r.Verdict.Diagnosis)
+	diagnosis := store.CleanText(r.Verdict.Diagnosis, maxDiagnosisBytes)
 	digest := sha256.Sum256([]byte(diagnosis))
 	letter := &leafv1.DeadLetter{
 		EventId: event.ID[:], TenantId: event.TenantID[:], EndpointId: event.EndpointID[:],
@@ -161,12 +160,4 @@ func attemptLeaf(duty Duty, number int, a *Attempt) *leafv1.Attempt {
 		leaf.ResponseBytes, leaf.ResponseTruncated = uint64(a.Response.Bytes), a.Response.Truncated
 	}
 	return leaf
-}
-
-// cleanText makes any text fit for a text column: valid UTF-8, no NUL, bounded.
-func cleanText(s string) string {
-	if len(s) > maxDiagnosisBytes {
-		s = s[:maxDiagnosisBytes]
-	}
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
@@ -142,7 +141,7 @@ func (r *Recorder) record(ctx context.Context, results []Result) error {
 			r.finish(batch, indexes)
 			return nil
 		}
-		if isRowError(err) {
+		if store.IsRowError(err) {
 			return r.recordApart(ctx, batch, err)
 		}
 		r.log.Warn("results not recorded, trying again", "results", len(results), "try", try, "error", err)
@@ -226,11 +225,4 @@ func (r *Recorder) finish(b *batch, indexes map[uuid.UUID]int64) {
 	if r.recorded != nil {
 		r.recorded(len(indexes))
 	}
-}
-
-// isRowError reports whether the database refused the data, so that the same batch cannot succeed later: SQLSTATE
-// classes 22 (data exception) and 23 (integrity constraint violation).
-func isRowError(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && (pgErr.Code[:2] == "22" || pgErr.Code[:2] == "23")
 }

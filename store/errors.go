@@ -1,0 +1,20 @@
+package store
+
+import (
+	"errors"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// IsRowError reports whether the database refused the data, so that the same statement cannot succeed later: SQLSTATE
+// classes 22 (data exception) and 23 (integrity constraint violation).
+func IsRowError(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && (pgErr.Code[:2] == "22" || pgErr.Code[:2] == "23")
+}
+
+// IsRepeatError reports whether a row is there already: SQLSTATE 23505 (unique violation).
+func IsRepeatError(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "23505"
+}
