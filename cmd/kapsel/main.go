@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -32,16 +33,19 @@ func run(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.Is(err, errUsage):
-		fmt.Fprintln(os.Stderr, "kapsel:", err)
-		return 2
-	default:
-		fmt.Fprintln(os.Stderr, "kapsel:", err)
-		return 1
 	}
+	fmt.Fprintln(os.Stderr, "kapsel:", oneLine(err))
+	if errors.Is(err, errUsage) || strings.HasPrefix(err.Error(), "unknown command") { // cobra has no error value for it
+		return 2
+	}
+	return 1
+}
+
+// oneLine is the text of an error that may consist of several.
+func oneLine(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\t' }), "; ")
 }
 
 func newRoot() *cobra.Command {
@@ -55,7 +59,6 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			return fromEnvironment(cmd.Flags())
 		},

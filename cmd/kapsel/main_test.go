@@ -1,0 +1,80 @@
+package main
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// runCaptured runs the command line and returns its exit code and what it wrote to standard error.
+func runCaptured(t *testing.T, args ...string) (int, string) {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr := os.Stderr
+	os.Stderr = writer
+	code := run(t.Context(), args)
+	os.Stderr = stderr
+	writer.Close()
+	text, err := io.ReadAll(reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code, string(text)
+}
+
+func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("KAPSEL_DATABASE_URL", "")
+	empty := filepath.Join(t.TempDir(), "empty.json")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"sing"}, 2, "unknown command"},
+		{[]string{"serve", "--loud"}, 2, "unknown flag"},
+		{[]string{"serve"}, 2, "database URL is missing"},
+		{[]string{"serve", "--database-url", "postgres://x", "--state-dir", "/x", "--listen", "nowhere"}, 2, "listen address"},
+		{[]string{"serve", "--database-url", "postgres://x", "--allow-destinations", "10.0.0.0"}, 2, "--allow-destinations"},
+		{[]string{"serve", "--database-url", "postgres://x", "--log-level", "loud"}, 2, "--log-level"},
+		{[]string{"migrate"}, 2, "database URL is missing"},
+		{[]string{"migrate", "--database-url", "postgres://127.0.0.1:1/none"}, 1, "migrate"},
+		{[]string{"keys"}, 2, "kapsel keys create"},
+		{[]string{"keys", "create", "--database-url", "postgres://x", "--tenant", "acme"}, 2, "--tenant"},
+		{[]string{"send"}, 2, "accepts 1 arg"},
+		{[]string{"send", "/does/not/exist"}, 2, "no such file"},
+		{[]string{"send", empty, "--preset", "smoke", "--ingest-url", "http://127.0.0.1:1/", "--secret", "s"}, 2, "preset"},
+		{[]string{"send", empty, "--ingest-url", "http://127.0.0.1:1/ingest/x", "--secret", "s"}, 1, "is the server running"},
+		{[]string{"proof", "evt_1"}, 2, "neither an attempt's id"},
+		{[]string{"verify", "/does/not/exist"}, 2, "no such file"},
+		{[]string{"verify", empty}, 1, "refused"},
+		{[]string{"verify", empty, "--key", "no key"}, 2, "key"},
+		{[]string{"bench", "--url", "http://127.0.0.1:1"}, 2, "API key"},
+	} {
+		code, text := runCaptured(t, test.args...)
+		if code != test.code || !strings.Contains(text, test.want) {
+			t.Errorf("kapsel %s: exit %d, want %d; it said %q, want %q", strings.Join(test.args, " "), code, test.code, text, test.want)
+		}
+		if lines := strings.Count(text, "\n"); lines != 1 {
+			t.Errorf("kapsel %s said %d lines: %q", strings.Join(test.args, " "), lines, text)
+		}
+	}
+}
+
+func TestFlagsComeFromTheEnvironmentUnlessGiven(t *testing.T) {
+	t.Setenv("KAPSEL_DATABASE_URL", "postgres://127.0.0.1:1/from_environment")
+	if code, text := runCaptured(t, "migrate"); code != 1 || !strings.Contains(text, "from_environment") {
+		t.Errorf("exit %d: %q", code, text)
+	}
+	if _, text := runCaptured(t, "migrate", "--database-url", "postgres://127.0.0.1:1/given"); strings.Contains(text, "from_environment") {
+		t.Errorf("the environment wins over the flag: %q", text)
+	}
+}
