@@ -2,6 +2,7 @@ package route
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type Table struct {
 	log     *slog.Logger
 	poke    chan struct{}
 	reading sync.Mutex
+	told    string // the problems that were logged last, so that each read does not log them again
 	current atomic.Pointer[Snapshot]
 }
 
@@ -50,8 +52,13 @@ func (t *Table) Refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, problem := range problems {
-		t.log.Error("configuration cannot be used, its traffic is held", "error", problem)
+	if joined := errors.Join(problems...); joined == nil {
+		t.told = ""
+	} else if t.told != joined.Error() {
+		t.told = joined.Error()
+		for _, problem := range problems {
+			t.log.Error("configuration cannot be used, its traffic is held", "error", problem)
+		}
 	}
 	t.current.Store(snapshot)
 	return nil
