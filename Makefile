@@ -31,6 +31,10 @@ run: build ## Start everything on this machine: database, demo endpoint and dest
 test: ## Run all tests.
 	go test -timeout 20m ./...
 
+.PHONY: chaos
+chaos: ## Run a seeded storm of failures: make chaos ARGS="--seed 7 --webhooks 100000".
+	go test ./internal/chaos -run TestStorm -count=1 -v -timeout 24h -args $(ARGS)
+
 .PHONY: bench
 bench: build ## Measure the whole path with a server, a sink and a generator of its own.
 	bin/kapsel bench $(ARGS)

@@ -133,6 +133,16 @@ create table destination_secrets (
   foreign key (tenant_id, destination_id) references destinations on delete cascade
 );
 
+-- A destination that was deleted, until what was still to be delivered to it has been made due, and so becomes dead letters.
+create table removed_destinations (
+  tenant_id       uuid not null references tenants on delete cascade,
+  destination_id  uuid not null,
+  removed_at      timestamptz not null default now(),
+  sweep_at        timestamptz not null default now(),   -- when the next step may begin
+  swept_to        uuid not null default '00000000-0000-0000-0000-000000000000',  -- last delivery that the pass has looked at
+  primary key (tenant_id, destination_id)
+);
+
 -- One row a process. A node whose heartbeat is old is dead, and its leases are taken over.
 create table nodes (
   node_id       uuid primary key,
@@ -223,6 +233,46 @@ create table dead_letters (
   primary key (tenant_id, dead_letter_id)
 );
 create index dead_letters_event on dead_letters (tenant_id, event_id);
+-- Lists and replays read them in the order of the log: all, of one endpoint, to one destination, of a span of time.
+create index dead_letters_leaf on dead_letters (tenant_id, leaf_index);
+create index dead_letters_endpoint on dead_letters (tenant_id, endpoint_id, leaf_index);
+create index dead_letters_destination on dead_letters (tenant_id, destination_id, leaf_index);
+create index dead_letters_time on dead_letters (tenant_id, dead_at);
+
+-- Which deliveries repeat another one, written with their queue rows and kept when those are gone. First deliveries have
+-- no row here, so intake pays nothing for it; and since a first delivery's id is made right after its event's, a row here
+-- is what makes all deliveries of an event findable without an index on the hot queue.
+create table redeliveries (
+  tenant_id    uuid not null,
+  delivery_id  uuid not null,
+  event_id     uuid not null,
+  replay_of    uuid,                        -- NULL: the event had no delivery to that destination before
+  replay_id    uuid,                        -- the bulk replay that made it; NULL: an explicit wish
+  primary key (tenant_id, delivery_id)
+);
+create index redeliveries_event on redeliveries (tenant_id, event_id);
+create index redeliveries_replay_of on redeliveries (tenant_id, replay_of);
+-- Overlapping bulk replays repeat a dead letter once; an explicit wish always counts.
+create unique index redeliveries_once on redeliveries (tenant_id, replay_of) where replay_id is not null;
+
+-- A bulk replay. Whoever locks the row makes its next step; a step's deliveries and its progress are one transaction.
+create table replays (
+  tenant_id        uuid not null references tenants on delete cascade,
+  replay_id        uuid not null,
+  filter           jsonb not null,          -- kapsel.v1.DeadLetterFilter as JSON
+  state            text not null default 'running' check (state in ('running', 'completed', 'cancelled')),
+  rate_per_second  integer not null check (rate_per_second between 1 and 10000),
+  matched          bigint not null,         -- when it began
+  replayed         bigint not null default 0,
+  skipped          bigint not null default 0,
+  after_index      bigint not null default -1,  -- leaf index of the last dead letter that was dealt with
+  before_index     bigint not null,         -- the log's size when it began: what was given up later is not part of it
+  step_at          timestamptz not null default now(),  -- when the next step may be made
+  created_at       timestamptz not null default now(),
+  ended_at         timestamptz,
+  primary key (tenant_id, replay_id)
+);
+create index replays_due on replays (step_at) where state = 'running';
 
 -- Ledger --------------------------------------------------------------------------------------------------------------
 
@@ -395,7 +445,7 @@ declare
   name text;
 begin
   foreach name in array array['tenants', 'api_keys', 'endpoints', 'endpoint_secrets', 'destinations', 'destination_secrets',
-      'events', 'dedup_keys', 'delivery_queue', 'cancellations', 'dead_letters', 'attempts'] loop
+      'removed_destinations', 'events', 'dedup_keys', 'delivery_queue', 'cancellations', 'dead_letters', 'redeliveries', 'replays', 'attempts'] loop
     execute format('alter table %I enable row level security', name);
     execute format('alter table %I force row level security', name);
     execute format('create policy tenant on %I to kapsel_tenant using (tenant_id = kapsel_current_tenant()) '
@@ -408,10 +458,20 @@ $$;
 -- +goose StatementEnd
 
 grant select, insert, update, delete on tenants, api_keys, endpoints, endpoint_secrets, destinations, destination_secrets,
-  nodes, dedup_keys, delivery_queue, log_sealers to kapsel_engine;
+  removed_destinations, nodes, dedup_keys, delivery_queue, log_sealers to kapsel_engine;
 grant select, insert on events, cancellations, dead_letters, attempts, log_keys, tree_heads, cosignatures to kapsel_engine;
 grant select, insert, update on logs, tiles, log_keys to kapsel_engine;
 
 grant select on tenants, events, delivery_queue, cancellations, dead_letters, attempts to kapsel_tenant;
 grant select on logs, log_keys, log_sealers, tiles, tree_heads, cosignatures to kapsel_tenant;
 grant select, insert, update, delete on api_keys, endpoints, endpoint_secrets, destinations, destination_secrets to kapsel_tenant;
+grant insert on removed_destinations to kapsel_tenant;
+
+-- Steering deliveries in the name of a tenant.
+grant insert (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, replay_of), update (due_at), delete
+  on delivery_queue to kapsel_tenant;
+grant select, insert on redeliveries to kapsel_tenant, kapsel_engine;
+grant insert on cancellations to kapsel_tenant;
+grant select, insert on replays to kapsel_tenant;
+grant update (state, ended_at) on replays to kapsel_tenant;
+grant select, update on replays to kapsel_engine;

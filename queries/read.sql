@@ -26,11 +26,15 @@ where tenant_id = @tenant_id and event_id >= @from_id and event_id < @before_id
 order by event_id desc limit @max_rows::integer;
 
 -- name: QueuedDeliveries :many
--- What is live of some events. Primary key, from the oldest event's id on: a delivery's id is younger than its event's.
-select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, due_at, lease_owner, replay_of
-from delivery_queue
-where tenant_id = @tenant_id and delivery_id > @oldest_event_id::uuid and event_id = any(@event_ids::uuid[])
-order by delivery_id;
+-- What is live of some events. Primary key: the ids of first deliveries are made right after their event's, before
+-- end_id; those of the others stand in redeliveries (index redeliveries_event).
+select q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.due_at, q.lease_owner, q.replay_of
+from delivery_queue q
+where q.tenant_id = @tenant_id and q.event_id = any(@event_ids::uuid[])
+  and (q.delivery_id > @oldest_event_id::uuid and q.delivery_id < @end_id::uuid
+    or q.delivery_id = any(array(
+      select r.delivery_id from redeliveries r where r.tenant_id = @tenant_id and r.event_id = any(@event_ids::uuid[]))))
+order by q.delivery_id;
 
 -- name: QueuedDelivery :one
 select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, due_at, lease_owner, replay_of

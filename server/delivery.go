@@ -13,6 +13,7 @@ import (
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -51,10 +52,12 @@ func (a *api) readDelivery(ctx context.Context, tx pgx.Tx, tenantID, deliveryID 
 	if live {
 		return d, a.describeLive(ctx, tx, d, queued)
 	}
-	if d.State == kapselv1.DeliveryState_DELIVERY_STATE_SUCCEEDED {
-		return d, nil
+	if repeats, err := a.DB.GetRedelivery(ctx, tx, tenantID, deliveryID); err == nil && repeats != nil {
+		d.ReplayOf = id.Delivery.Text(*repeats)
+	} else if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return nil, err
 	}
-	return d, a.describeGivenUp(ctx, tx, tenantID, deliveryID, d)
+	return d, a.describeClosed(ctx, tx, tenantID, deliveryID, d)
 }
 
 func (a *api) describeLive(ctx context.Context, tx pgx.Tx, d *kapselv1.Delivery, row store.QueuedDeliveryRow) error {
@@ -79,38 +82,44 @@ func (a *api) describeLive(ctx context.Context, tx pgx.Tx, d *kapselv1.Delivery,
 	if row.LeaseOwner != nil && row.DueAt.After(time.Now()) {
 		d.State, d.StateDetail = kapselv1.DeliveryState_DELIVERY_STATE_IN_FLIGHT, ""
 	}
-	if d.State == kapselv1.DeliveryState_DELIVERY_STATE_PENDING {
+	// What was held and whose destination is enabled again comes back by and by, at no time that is known.
+	if d.State == kapselv1.DeliveryState_DELIVERY_STATE_PENDING && !delivery.Held(row.DueAt) {
 		d.NextAttemptTime = timestamppb.New(row.DueAt)
 	}
 	return nil
 }
 
-// describeGivenUp describes a delivery that neither is live nor succeeded.
-func (a *api) describeGivenUp(ctx context.Context, tx pgx.Tx, tenantID, deliveryID uuid.UUID, d *kapselv1.Delivery) error {
-	dead, err := a.DB.GetDeadLetter(ctx, tx, tenantID, deliveryID)
-	if err == nil && dead.DestinationID != nil {
-		d.EventId, d.EndpointId = id.Event.Text(dead.EventID), id.Endpoint.Text(dead.EndpointID)
-		d.DestinationId = id.Destination.Text(*dead.DestinationID)
-		d.State, d.CloseTime = kapselv1.DeliveryState_DELIVERY_STATE_DEAD_LETTERED, timestamppb.New(dead.DeadAt)
-		return nil
-	}
-	if err == nil { // an event that was given up as a whole had no delivery
-		return noSuchDelivery()
+// describeClosed describes a delivery that is not live. A cancellation stands whatever came of an attempt that was under
+// way then: a closed delivery never changes its state.
+func (a *api) describeClosed(ctx context.Context, tx pgx.Tx, tenantID, deliveryID uuid.UUID, d *kapselv1.Delivery) error {
+	cancelled, err := a.DB.GetCancellation(ctx, tx, tenantID, deliveryID)
+	if err == nil {
+		return a.describeCancelled(ctx, tx, d, cancelled)
 	}
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	cancelled, err := a.DB.GetCancellation(ctx, tx, tenantID, deliveryID)
-	if errors.Is(err, pgx.ErrNoRows) {
+	if d.State == kapselv1.DeliveryState_DELIVERY_STATE_SUCCEEDED {
+		return nil
+	}
+	dead, err := a.DB.GetDeadLetter(ctx, tx, tenantID, deliveryID)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && dead.DestinationID == nil { // an event that was given up as a whole had no delivery
 		return noSuchDelivery()
 	}
 	if err != nil {
 		return err
 	}
-	d.EventId, d.DestinationId = id.Event.Text(cancelled.EventID), id.Destination.Text(cancelled.DestinationID)
-	d.State, d.CloseTime = kapselv1.DeliveryState_DELIVERY_STATE_CANCELLED, timestamppb.New(cancelled.CancelledAt)
-	d.StateDetail = cancelled.Reason
-	event, err := a.DB.GetEvent(ctx, tx, tenantID, cancelled.EventID)
+	d.EventId, d.EndpointId = id.Event.Text(dead.EventID), id.Endpoint.Text(dead.EndpointID)
+	d.DestinationId = id.Destination.Text(*dead.DestinationID)
+	d.State, d.CloseTime = kapselv1.DeliveryState_DELIVERY_STATE_DEAD_LETTERED, timestamppb.New(dead.DeadAt)
+	return nil
+}
+
+func (a *api) describeCancelled(ctx context.Context, tx pgx.Tx, d *kapselv1.Delivery, row store.Cancellation) error {
+	d.EventId, d.DestinationId = id.Event.Text(row.EventID), id.Destination.Text(row.DestinationID)
+	d.State, d.CloseTime = kapselv1.DeliveryState_DELIVERY_STATE_CANCELLED, timestamppb.New(row.CancelledAt)
+	d.StateDetail = row.Reason
+	event, err := a.DB.GetEvent(ctx, tx, row.TenantID, row.EventID)
 	if err == nil {
 		d.EndpointId = id.Endpoint.Text(event.EndpointID)
 	} else if !errors.Is(err, pgx.ErrNoRows) {

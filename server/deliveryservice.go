@@ -15,7 +15,7 @@ import (
 	"github.com/kapsel-dev/kapsel/store"
 )
 
-// deliveryService reads deliveries and their attempts.
+// deliveryService reads deliveries, their attempts and dead letters, and steers them.
 type deliveryService struct {
 	kapselv1connect.UnimplementedDeliveryServiceHandler
 	*api
@@ -92,7 +92,7 @@ const maxDeliveriesOfEvent = 10_000
 
 // deliveriesOf are the ids of an event's deliveries, the newest first. A dead letter of the event as a whole is none.
 func (s *deliveryService) deliveriesOf(ctx context.Context, tx pgx.Tx, tenantID, eventID uuid.UUID) ([]uuid.UUID, error) {
-	queued, err := s.DB.QueuedDeliveries(ctx, tx, tenantID, eventID, []uuid.UUID{eventID})
+	queued, err := s.queuedDeliveries(ctx, tx, tenantID, eventID, eventID, []uuid.UUID{eventID})
 	if err != nil {
 		return nil, err
 	}

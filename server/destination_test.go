@@ -75,7 +75,7 @@ func TestDestinationKeepsItsSettings(t *testing.T) {
 	}
 	destinationID := must(id.Destination.Parse(d.Id))(t)
 	compiled := r.deps.Routes.Snapshot().Destination(destinationID)
-	if compiled.Active || compiled.Timeout != 2*time.Second || compiled.Retry.MaxAttempts != 4 || compiled.Matches("pull") ||
+	if compiled.Active || compiled.Timeout != 2*time.Second || compiled.Retry.MaxAttempts != 4 || compiled.Filter.MatchesType("pull") ||
 		!cmp.Equal(compiled.Headers["X-Team"], []string{"a", "b \"c\""}) {
 		t.Errorf("the route is %+v", compiled)
 	}
@@ -110,11 +110,16 @@ func TestDestinationsThatAreRefused(t *testing.T) {
 		"private for V1":     {&kapselv1.Destination{Url: public}, privateKey, connect.CodeInvalidArgument, "INVALID_SECRET"},
 		"public key": {&kapselv1.Destination{Url: public, Signing: &kapselv1.Signing{Scheme: kapselv1.SigningScheme_SIGNING_SCHEME_V1A}}, publicKey,
 			connect.CodeInvalidArgument, "INVALID_SECRET"},
-		"expression": {&kapselv1.Destination{Url: public, Filter: &kapselv1.Filter{Expression: "true"}}, "", connect.CodeUnimplemented, "NOT_IMPLEMENTED"},
-		"rate":       {&kapselv1.Destination{Url: public, RatePerSecond: 5}, "", connect.CodeUnimplemented, "NOT_IMPLEMENTED"},
+		"expression":         {&kapselv1.Destination{Url: public, Filter: &kapselv1.Filter{Expression: "payload.a =="}}, "", connect.CodeInvalidArgument, "INVALID_EXPRESSION"},
+		"costly expression":  {&kapselv1.Destination{Url: public, Filter: &kapselv1.Filter{Expression: "payload.all(a, payload.all(b, payload.all(c, a == b && b == c)))"}}, "", connect.CodeInvalidArgument, "INVALID_EXPRESSION"},
+		"expression of text": {&kapselv1.Destination{Url: public, Filter: &kapselv1.Filter{Expression: "event_type"}}, "", connect.CodeInvalidArgument, "INVALID_EXPRESSION"},
+		"rate":               {&kapselv1.Destination{Url: public, RatePerSecond: 5}, "", connect.CodeUnimplemented, "NOT_IMPLEMENTED"},
 		"ordering": {&kapselv1.Destination{Url: public, Ordering: &kapselv1.Ordering{Key: &kapselv1.Ordering_Header{Header: "X"}}}, "",
 			connect.CodeUnimplemented, "NOT_IMPLEMENTED"},
-		"signature header": {&kapselv1.Destination{Url: public, Signing: &kapselv1.Signing{SignatureHeader: "X-Sig"}}, "", connect.CodeUnimplemented, "NOT_IMPLEMENTED"},
+		"signature's header twice": {&kapselv1.Destination{Url: public, Signing: &kapselv1.Signing{SignatureHeader: "X-Sig"}, Headers: []*kapselv1.Header{{Name: "x-sig", Value: "a"}}}, "",
+			connect.CodeInvalidArgument, "INVALID_REQUEST"},
+		"one name for two":      {&kapselv1.Destination{Url: public, Signing: &kapselv1.Signing{IdHeader: "X-A", TimestampHeader: "x-a"}}, "", connect.CodeInvalidArgument, "INVALID_REQUEST"},
+		"signature as the host": {&kapselv1.Destination{Url: public, Signing: &kapselv1.Signing{SignatureHeader: "host"}}, "", connect.CodeInvalidArgument, "INVALID_REQUEST"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.destination.EndpointId = e.Id

@@ -27,7 +27,7 @@ func (s *destinationService) CreateDestination(ctx context.Context, request *kap
 	if err != nil {
 		return nil, noSuchEndpoint()
 	}
-	settings, err := s.readDestination(request.Destination)
+	settings, err := s.readDestination(request.Destination, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -40,11 +40,6 @@ func (s *destinationService) CreateDestination(ctx context.Context, request *kap
 		return nil, err
 	}
 	row.TenantID, row.DestinationID, row.EndpointID = tenantID, id.New(), endpointID
-	secretID := id.New()
-	sealed, err := s.Keyring.Seal(secret.New([]byte(value)), secret.AssociatedData(tenantID, secretID, route.DestinationSecretPurpose))
-	if err != nil {
-		return nil, err
-	}
 
 	response := &kapselv1.CreateDestinationResponse{Secret: generated}
 	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
@@ -61,13 +56,13 @@ func (s *destinationService) CreateDestination(ctx context.Context, request *kap
 			return refuse(kapselv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED, "the tenant may have %d destinations, and has them: delete one, or ask the operator", *quota.MaxDestinations)
 		}
 		created, err := s.DB.CreateDestination(ctx, tx, row)
+		if store.IsReferenceError(err) { // the endpoint was deleted meanwhile
+			return noSuchEndpoint()
+		}
 		if err != nil {
 			return err
 		}
-		err = s.DB.CreateDestinationSecret(ctx, tx, store.CreateDestinationSecretParams{
-			TenantID: tenantID, DestinationID: row.DestinationID, SecretID: secretID, Ciphertext: sealed,
-		})
-		if err != nil {
+		if err := s.addDestinationSecret(ctx, tx, tenantID, row.DestinationID, value); err != nil {
 			return err
 		}
 		response.Destination, err = s.describeOne(ctx, tx, created)
@@ -150,6 +145,7 @@ func (s *destinationService) describe(ctx context.Context, tx pgx.Tx, rows []sto
 		if destinations[i], err = describeDestination(row); err != nil {
 			return nil, err
 		}
+		s.tellBroken(row.DestinationID, destinations[i])
 		ids[i], byID[row.DestinationID] = row.DestinationID, destinations[i]
 	}
 	tenantID := rows[0].TenantID
@@ -171,7 +167,9 @@ func (s *destinationService) describe(ctx context.Context, tx pgx.Tx, rows []sto
 		if err != nil {
 			return nil, err
 		}
-		d.PublicKeys = append(d.PublicKeys, public)
+		if public != "" {
+			d.PublicKeys = append(d.PublicKeys, public)
+		}
 	}
 	return destinations, nil
 }

@@ -1,10 +1,7 @@
 package server
 
 import (
-	"crypto/ed25519"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"strings"
 	"time"
 
@@ -14,9 +11,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/filter"
 	"github.com/kapsel-dev/kapsel/internal/id"
-	"github.com/kapsel-dev/kapsel/internal/secret"
-	"github.com/kapsel-dev/kapsel/internal/signature"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -27,23 +23,27 @@ const (
 	defaultMaxInFlight    = 64
 )
 
-// Prefixes of Standard Webhooks secrets by scheme.
-const (
-	prefixHMACSecret = "whsec_"
-	prefixPrivateKey = "whsk_"
-	prefixPublicKey  = "whpk_"
-)
-
 // destinationSettings is a destination that can be stored: every default filled in, and each setting honoured.
 type destinationSettings struct{ *kapselv1.Destination }
 
-// readDestination checks a destination that is to be made.
-func (s *destinationService) readDestination(given *kapselv1.Destination) (destinationSettings, error) {
+// readDestination checks a destination that is to be made, or changed from what it was before (nil: it is to be made). What
+// a change leaves as it was is not held against it, even if it would be refused now.
+func (s *destinationService) readDestination(given, before *kapselv1.Destination) (destinationSettings, error) {
 	d := proto.CloneOf(given)
 	if err := refuseUnsupported(d); err != nil {
 		return destinationSettings{}, err
 	}
-	if err := checkURL(s.guard, d.Url); err != nil {
+	if before == nil || d.Url != before.Url {
+		if err := checkURL(s.guard, d.Url); err != nil {
+			return destinationSettings{}, err
+		}
+	}
+	if before == nil || d.GetFilter().GetExpression() != before.Filter.Expression {
+		if _, err := filter.New(nil, d.GetFilter().GetExpression()); err != nil {
+			return destinationSettings{}, refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_EXPRESSION, "destination.filter.expression", "%v", err)
+		}
+	}
+	if err := checkSignatureHeaders(d.GetSigning(), d.Headers); err != nil {
 		return destinationSettings{}, err
 	}
 	for _, h := range d.Headers {
@@ -80,25 +80,11 @@ func (s *destinationService) readDestination(given *kapselv1.Destination) (desti
 }
 
 func refuseUnsupported(d *kapselv1.Destination) error {
-	signing := d.GetSigning()
 	switch {
-	case d.GetFilter().GetExpression() != "":
-		return refuseSetting("destination.filter.expression")
 	case d.Ordering != nil:
 		return refuseSetting("destination.ordering")
 	case d.RatePerSecond != 0:
 		return refuseSetting("destination.rate_per_second")
-	case signing.GetIdHeader() != "":
-		return refuseSetting("destination.signing.id_header")
-	case signing.GetTimestampHeader() != "":
-		return refuseSetting("destination.signing.timestamp_header")
-	case signing.GetSignatureHeader() != "":
-		return refuseSetting("destination.signing.signature_header")
-	}
-	for _, eventType := range d.GetFilter().GetEventTypes() {
-		if strings.HasSuffix(eventType, "*") {
-			return refuseSetting("destination.filter.event_types with a \"*\" at the end")
-		}
 	}
 	return nil
 }
@@ -108,48 +94,10 @@ func reservedHeader(name string) bool {
 	name = strings.ToLower(name)
 	switch name {
 	case "host", "content-length", "content-type", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade",
-		"proxy-connection", "expect", "webhook-id", "webhook-timestamp", "webhook-signature", "traceparent":
+		"proxy-connection", "expect", "webhook-id", "webhook-timestamp", "webhook-signature", "traceparent", "tracestate":
 		return true
 	}
 	return strings.HasPrefix(name, "kapsel-")
-}
-
-// chooseSecret checks the given secret, or generates one. shown is what the caller is told: nothing of a private key,
-// whose receivers take the public one.
-func (d destinationSettings) chooseSecret(given string) (value, shown string, err error) {
-	asymmetric := d.Signing.Scheme == kapselv1.SigningScheme_SIGNING_SCHEME_V1A
-	want := prefixHMACSecret
-	if asymmetric {
-		want = prefixPrivateKey
-	}
-	if given == "" {
-		if asymmetric {
-			private, _ := signature.NewKeyPair()
-			return private, "", nil
-		}
-		generated := signature.NewSecret()
-		return generated, generated, nil
-	}
-	if !strings.HasPrefix(given, want) {
-		return "", "", refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_SECRET, "secret", "a secret of this signing scheme begins with %s", want)
-	}
-	if _, err := signature.NewSigner([][]byte{[]byte(given)}); err != nil {
-		return "", "", refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_SECRET, "secret", "%v", err)
-	}
-	if raw, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(given, want)); !asymmetric && (len(raw) < 24 || len(raw) > 64) {
-		return "", "", refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_SECRET, "secret", "the secret has %d bytes: want 24 to 64", len(raw))
-	}
-	return given, "", nil
-}
-
-// publicKeyOf is the public half of a whsk_ secret: seed, then public key.
-func publicKeyOf(value secret.Secret) (string, error) {
-	text, found := strings.CutPrefix(string(value.Reveal()), prefixPrivateKey)
-	raw, err := base64.StdEncoding.DecodeString(text)
-	if !found || err != nil || len(raw) != ed25519.PrivateKeySize {
-		return "", errors.New("the secret of a destination of scheme V1A is not an Ed25519 private key")
-	}
-	return prefixPublicKey + base64.StdEncoding.EncodeToString(raw[ed25519.SeedSize:]), nil
 }
 
 // storedHeader is an element of the column headers.
@@ -161,11 +109,11 @@ type storedHeader struct {
 // row is what is stored, without its ids.
 func (d destinationSettings) row() (store.CreateDestinationParams, error) {
 	row := store.CreateDestinationParams{
-		DisplayName: d.DisplayName, URL: d.Url, State: "enabled", ForwardedHeaders: d.ForwardedHeaders,
+		DisplayName: d.DisplayName, URL: d.Url, State: stateEnabled, ForwardedHeaders: d.ForwardedHeaders,
 		ConnectTimeoutMs: milliseconds(d.ConnectTimeout), TimeoutMs: milliseconds(d.Timeout), MaxInFlight: d.MaxInFlight,
 	}
 	if d.State == kapselv1.DestinationState_DESTINATION_STATE_PAUSED {
-		row.State = "paused"
+		row.State = statePaused
 	}
 	if row.ForwardedHeaders == nil {
 		row.ForwardedHeaders = []string{}
@@ -178,9 +126,14 @@ func (d destinationSettings) row() (store.CreateDestinationParams, error) {
 	if row.Headers, err = json.Marshal(headers); err != nil {
 		return row, err
 	}
-	for column, message := range map[*[]byte]proto.Message{
-		&row.Filter: d.Filter, &row.Signing: d.Signing, &row.RetryPolicy: d.RetryPolicy,
-	} {
+	if d.RatePerSecond > 0 {
+		row.RatePerSecond = &d.RatePerSecond
+	}
+	columns := map[*[]byte]proto.Message{&row.Filter: d.Filter, &row.Signing: d.Signing, &row.RetryPolicy: d.RetryPolicy}
+	if d.Ordering != nil {
+		columns[&row.Ordering] = d.Ordering
+	}
+	for column, message := range columns {
 		if *column, err = protojson.Marshal(message); err != nil {
 			return row, err
 		}
@@ -208,9 +161,9 @@ func describeDestination(row store.Destination) (*kapselv1.Destination, error) {
 		CreateTime:       timestamppb.New(row.CreatedAt), UpdateTime: timestamppb.New(row.UpdatedAt), Etag: etag(row.UpdatedAt),
 	}
 	switch row.State {
-	case "paused":
+	case statePaused:
 		d.State = kapselv1.DestinationState_DESTINATION_STATE_PAUSED
-	case "disabled":
+	case stateDisabled:
 		d.State = kapselv1.DestinationState_DESTINATION_STATE_DISABLED
 	}
 	if row.RatePerSecond != nil {

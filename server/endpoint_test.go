@@ -71,14 +71,14 @@ func TestEndpointKeepsItsSettingsAndSecrets(t *testing.T) {
 	}
 	endpointID := must(id.Endpoint.Parse(e.Id))(t)
 	compiled := r.deps.Routes.Snapshot().Endpoint(endpointID)
-	if compiled == nil || !compiled.RequireJSON || compiled.MaxBodyBytes != 10<<20 || compiled.Dedup.Name != "data.id" || compiled.EventType.Name != "X-Type" {
+	if compiled == nil || !compiled.RequireJSON || compiled.MaxBodyBytes != 10<<20 || compiled.Dedup.Path.String() != "data.id" || compiled.EventType.Name != "X-Type" {
 		t.Fatalf("the route is %+v", compiled)
 	}
 	body := []byte(`{}`)
 	config := signature.Config{Preset: "generic", Header: "X-Sig", Prefix: "v1=", TimestampHeader: "X-Time", Encoding: signature.Base64}
 	for _, secret := range []string{"first secret", "second secret"} {
 		header := must(signature.Sign(config, []byte(secret), body, time.Now(), ""))(t)
-		if err := compiled.Verifier.Verify(header, body, time.Now()); err != nil {
+		if err := compiled.Verifier.Verify(signature.Request{Header: header, Body: body}, time.Now()); err != nil {
 			t.Errorf("%s: %v", secret, err)
 		}
 	}
@@ -108,10 +108,12 @@ func TestEndpointsThatAreRefused(t *testing.T) {
 		"secret's form":     {preset("standard-webhooks"), []string{"whsec_!"}, connect.CodeInvalidArgument, "INVALID_SECRET", "base64"},
 		"needless secret":   {preset("none"), []string{"x"}, connect.CodeInvalidArgument, "INVALID_SECRET", "none"},
 		"same header twice": {generic(&kapselv1.GenericSignature{Header: "X-A", TimestampHeader: "x-a"}), nil, connect.CodeInvalidArgument, "INVALID_REQUEST", "X-A"},
-		"schema":            {&kapselv1.Endpoint{JsonSchema: "{}"}, nil, connect.CodeUnimplemented, "NOT_IMPLEMENTED", "json_schema"},
-		"signed URL":        {&kapselv1.Endpoint{Verification: &kapselv1.Verification{Preset: "github", SignedUrl: "https://example.com/"}}, nil, connect.CodeUnimplemented, "NOT_IMPLEMENTED", "signed_url"},
-		"algorithm": {generic(&kapselv1.GenericSignature{Algorithm: kapselv1.SignatureAlgorithm_SIGNATURE_ALGORITHM_HMAC_SHA1}), nil,
-			connect.CodeUnimplemented, "NOT_IMPLEMENTED", "algorithm"},
+		"schema of any":     {&kapselv1.Endpoint{JsonSchema: "{}"}, nil, connect.CodeInvalidArgument, "INVALID_REQUEST", "payload_format JSON"},
+		"remote schema": {&kapselv1.Endpoint{PayloadFormat: kapselv1.PayloadFormat_PAYLOAD_FORMAT_JSON, JsonSchema: `{"$ref":"https://example.com/s"}`}, nil,
+			connect.CodeInvalidArgument, "INVALID_REQUEST", "not fetched"},
+		"signed URL": {&kapselv1.Endpoint{Verification: &kapselv1.Verification{Preset: "github", SignedUrl: "https://example.com/"}}, nil,
+			connect.CodeInvalidArgument, "INVALID_REQUEST", "signs no URL"},
+		"public key": {preset("discord"), []string{"not a key"}, connect.CodeInvalidArgument, "INVALID_SECRET", "hex"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := a.endpoints.CreateEndpoint(t.Context(), &kapselv1.CreateEndpointRequest{Endpoint: test.endpoint, Secrets: test.secrets})

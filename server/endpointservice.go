@@ -10,8 +10,6 @@ import (
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/gen/kapsel/v1/kapselv1connect"
 	"github.com/kapsel-dev/kapsel/internal/id"
-	"github.com/kapsel-dev/kapsel/internal/route"
-	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -51,15 +49,7 @@ func (s *endpointService) CreateEndpoint(ctx context.Context, request *kapselv1.
 			return err
 		}
 		for _, value := range secrets {
-			secretID := id.New()
-			sealed, err := s.Keyring.Seal(secret.New([]byte(value)), secret.AssociatedData(tenantID, secretID, route.EndpointSecretPurpose))
-			if err != nil {
-				return err
-			}
-			err = s.DB.CreateEndpointSecret(ctx, tx, store.CreateEndpointSecretParams{
-				TenantID: tenantID, EndpointID: row.EndpointID, SecretID: secretID, Ciphertext: sealed,
-			})
-			if err != nil {
+			if err := s.addEndpointSecret(ctx, tx, tenantID, row.EndpointID, value); err != nil {
 				return err
 			}
 		}

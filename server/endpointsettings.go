@@ -13,6 +13,7 @@ import (
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/internal/schema"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -33,11 +34,11 @@ type endpointSettings struct {
 // readEndpoint checks an endpoint that is to be made.
 func readEndpoint(given *kapselv1.Endpoint) (endpointSettings, error) {
 	e := proto.CloneOf(given)
-	if e.JsonSchema != "" {
-		return endpointSettings{}, refuseSetting("endpoint.json_schema")
-	}
 	if e.PayloadFormat == kapselv1.PayloadFormat_PAYLOAD_FORMAT_UNSPECIFIED {
 		e.PayloadFormat = kapselv1.PayloadFormat_PAYLOAD_FORMAT_ANY
+	}
+	if err := checkSchema(e); err != nil {
+		return endpointSettings{}, err
 	}
 	if e.State == kapselv1.EndpointState_ENDPOINT_STATE_UNSPECIFIED {
 		e.State = kapselv1.EndpointState_ENDPOINT_STATE_ENABLED
@@ -67,7 +68,22 @@ func readEndpoint(given *kapselv1.Endpoint) (endpointSettings, error) {
 	return endpointSettings{Endpoint: e, signature: config}, err
 }
 
-// readVerification fills in v's defaults and compiles it, with a secret that stands for those to come.
+// checkSchema compiles the endpoint's JSON Schema, if it has one.
+func checkSchema(e *kapselv1.Endpoint) error {
+	if e.JsonSchema == "" {
+		return nil
+	}
+	if e.PayloadFormat != kapselv1.PayloadFormat_PAYLOAD_FORMAT_JSON {
+		return refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "endpoint.json_schema",
+			"a schema needs payload_format JSON")
+	}
+	if _, err := schema.Compile(e.JsonSchema); err != nil {
+		return refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "endpoint.json_schema", "%v", err)
+	}
+	return nil
+}
+
+// readVerification fills in v's defaults and checks it.
 func readVerification(v *kapselv1.Verification) (signature.Config, error) {
 	if v.Preset == "" {
 		v.Preset = signature.PresetNone
@@ -81,23 +97,11 @@ func readVerification(v *kapselv1.Verification) (signature.Config, error) {
 		return signature.Config{}, refuseField(kapselv1.ErrorReason_ERROR_REASON_UNKNOWN_PRESET, "endpoint.verification.preset",
 			"there is no verification preset %q: use one of%s", v.Preset, names)
 	}
-	if v.SignedUrl != "" {
-		return signature.Config{}, refuseSetting("endpoint.verification.signed_url")
-	}
-	switch v.GetGeneric().GetAlgorithm() {
-	case kapselv1.SignatureAlgorithm_SIGNATURE_ALGORITHM_UNSPECIFIED, kapselv1.SignatureAlgorithm_SIGNATURE_ALGORITHM_HMAC_SHA256:
-	default:
-		return signature.Config{}, refuseSetting("endpoint.verification.generic.algorithm other than HMAC_SHA256")
-	}
-	if preset.TimestampHeader == "" && preset.TimestampPrefix == "" && v.GetGeneric().GetTimestampHeader() == "" {
+	if !preset.Timed() && v.GetGeneric().GetTimestampHeader() == "" {
 		v.Tolerance = nil // without meaning where no timestamp is signed
 	}
 	config := route.SignatureConfig(v)
-	var secrets [][]byte
-	if preset.Algorithm != signature.AlgorithmNone {
-		secrets = [][]byte{[]byte(signature.NewSecret())}
-	}
-	if _, err := signature.NewVerifier(config, secrets); err != nil {
+	if err := config.Check(); err != nil {
 		return signature.Config{}, refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "endpoint.verification", "%v", err)
 	}
 	return config, nil
@@ -107,13 +111,11 @@ func readVerification(v *kapselv1.Verification) (signature.Config, error) {
 func (e endpointSettings) chooseSecrets(given []string) (secrets []string, generated string, err error) {
 	preset, _ := signature.Lookup(e.signature.Preset)
 	if len(given) == 0 && preset.Algorithm != signature.AlgorithmNone {
-		switch preset.Name {
-		case signature.PresetGitHub, signature.PresetGeneric, signature.PresetStandardWebhooks:
-		default:
+		if !preset.ReceiverChooses {
 			return nil, "", refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_SECRET, "secrets",
 				"the provider of preset %q chooses the secret: give the one that it shows", preset.Name)
 		}
-		generated = signature.NewSecret()
+		generated = preset.NewSecret()
 		given = []string{generated}
 	}
 	keys := make([][]byte, len(given))

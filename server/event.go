@@ -104,6 +104,17 @@ func (f *fate) state(defect bool) kapselv1.EventState {
 // clockSlack is how far the clocks of nodes and database may differ where rows are looked up by time.
 const clockSlack = time.Hour
 
+// fanOutTime is far above what passes between the making of an event's id and of its first deliveries' ids, which the same
+// node makes one after the other.
+const fanOutTime = 10 * time.Second
+
+// queuedDeliveries reads what is live of events, the oldest and the newest of which are given.
+func (a *api) queuedDeliveries(ctx context.Context, tx pgx.Tx, tenantID, oldest, newest uuid.UUID, eventIDs []uuid.UUID) ([]store.QueuedDeliveriesRow, error) {
+	return a.DB.QueuedDeliveries(ctx, tx, store.QueuedDeliveriesParams{
+		TenantID: tenantID, EventIds: eventIDs, OldestEventID: oldest, EndID: firstIDAt(id.Time(newest).Add(fanOutTime)),
+	})
+}
+
 // since is a time before which nothing that came after the making of u was recorded.
 func since(u uuid.UUID) time.Time { return id.Time(u).Add(-clockSlack) }
 
@@ -114,14 +125,17 @@ func (a *api) fates(ctx context.Context, tx pgx.Tx, tenantID uuid.UUID, eventIDs
 	if len(eventIDs) == 0 {
 		return fates, nil
 	}
-	oldest := eventIDs[0]
+	oldest, newest := eventIDs[0], eventIDs[0]
 	for _, eventID := range eventIDs {
 		fates[eventID] = new(fate)
 		if bytes.Compare(eventID[:], oldest[:]) < 0 {
 			oldest = eventID
 		}
+		if bytes.Compare(eventID[:], newest[:]) > 0 {
+			newest = eventID
+		}
 	}
-	queued, err := a.DB.QueuedDeliveries(ctx, tx, tenantID, oldest, eventIDs)
+	queued, err := a.queuedDeliveries(ctx, tx, tenantID, oldest, newest, eventIDs)
 	if err != nil {
 		return nil, err
 	}

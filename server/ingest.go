@@ -33,8 +33,7 @@ type ingestHandler struct {
 
 func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		h.refuse(w, r, newProblem(http.StatusMethodNotAllowed, kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "send webhooks with POST"))
+		h.serveOther(w, r)
 		return
 	}
 	endpointID, err := id.Endpoint.Parse(strings.TrimPrefix(r.URL.Path, ingestPath))
@@ -58,9 +57,16 @@ func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.api.memory.release(int64(len(body)))
+	var signedURL string
+	if endpoint.Verifier.SignsURL() {
+		signedURL = h.signedURL(endpoint, r)
+	}
+	if endpoint.Verifier.Handshakes() && h.answerHandshake(w, r, endpoint, body, signedURL) {
+		return
+	}
 	// A source that has sent all and closed its side waits for the answer all the same; the commit is bounded by itself.
 	receipt, err := h.api.Ingest.Accept(context.WithoutCancel(r.Context()), ingest.Webhook{
-		Endpoint: endpoint, Header: r.Header, Body: body,
+		Endpoint: endpoint, Method: r.Method, URL: signedURL, Header: r.Header, Body: body,
 		ReceivedAt: time.Now(), SourceAddress: remoteHost(r.RemoteAddr),
 	})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"connectrpc.com/grpcreflect/v2"
 
 	"github.com/kapsel-dev/kapsel/gen/kapsel/v1/kapselv1connect"
+	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
@@ -36,6 +37,7 @@ type Deps struct {
 	Reader        *tlog.Reader
 	Heads         *tlog.Heads
 	Authenticator *tenant.Authenticator
+	Tester        *delivery.Tester
 	// PublicURL is how clients reach this service, without a trailing slash.
 	PublicURL string
 	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect/v2"
@@ -33,7 +34,12 @@ func (s validatedStream) Receive(message any) error {
 	if !ok {
 		return fmt.Errorf("request is a %T, not a protobuf message", message)
 	}
-	err := protovalidate.Validate(request)
+	return checkRules(request, "")
+}
+
+// checkRules holds a message against the rules of the contract. parent is the field that it stands in, "" for a request.
+func checkRules(message proto.Message, parent string) error {
+	err := protovalidate.Validate(message)
 	var invalid *protovalidate.ValidationError
 	if !errors.As(err, &invalid) {
 		return err
@@ -43,7 +49,7 @@ func (s validatedStream) Receive(message any) error {
 		if i == maxFieldViolations {
 			break
 		}
-		field := protovalidate.FieldPathString(violation.Proto.GetField())
+		field := strings.Trim(parent+"."+protovalidate.FieldPathString(violation.Proto.GetField()), ".")
 		if i == 0 {
 			r.message = violation.Proto.GetMessage()
 			if field != "" {

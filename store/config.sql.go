@@ -223,6 +223,30 @@ func (q *Queries) CreateTenant(ctx context.Context, db DBTX, tenantID uuid.UUID,
 	return err
 }
 
+const deleteDestinations = `-- name: DeleteDestinations :exec
+with removed as (
+  delete from destinations where destinations.tenant_id = $1 and destinations.destination_id = any($2::uuid[])
+  returning destinations.tenant_id, destinations.destination_id
+)
+insert into removed_destinations (tenant_id, destination_id) select removed.tenant_id, removed.destination_id from removed
+`
+
+// Their secrets go with them (on delete cascade). What is still to be delivered is the duty of SweepRemovedDestination.
+func (q *Queries) DeleteDestinations(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationIds []uuid.UUID) error {
+	_, err := db.Exec(ctx, deleteDestinations, tenantID, destinationIds)
+	return err
+}
+
+const deleteEndpoint = `-- name: DeleteEndpoint :exec
+delete from endpoints where tenant_id = $1 and endpoint_id = $2
+`
+
+// Its secrets go with it (on delete cascade).
+func (q *Queries) DeleteEndpoint(ctx context.Context, db DBTX, tenantID uuid.UUID, endpointID uuid.UUID) error {
+	_, err := db.Exec(ctx, deleteEndpoint, tenantID, endpointID)
+	return err
+}
+
 const destinationSecrets = `-- name: DestinationSecrets :many
 select destination_id, secret_id, ciphertext, created_at, expires_at from destination_secrets
 where tenant_id = $1 and destination_id = any($2::uuid[]) and (expires_at is null or expires_at > now())
@@ -254,6 +278,88 @@ func (q *Queries) DestinationSecrets(ctx context.Context, db DBTX, tenantID uuid
 			&i.CreatedAt,
 			&i.ExpiresAt,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const destinationsOfEndpoint = `-- name: DestinationsOfEndpoint :many
+select destination_id from destinations where tenant_id = $1 and endpoint_id = $2
+order by destination_id for update
+`
+
+// Index destinations_endpoint. Locked, since they are to be deleted.
+func (q *Queries) DestinationsOfEndpoint(ctx context.Context, db DBTX, tenantID uuid.UUID, endpointID uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, destinationsOfEndpoint, tenantID, endpointID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var destination_id uuid.UUID
+		if err := rows.Scan(&destination_id); err != nil {
+			return nil, err
+		}
+		items = append(items, destination_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const endDestinationSecrets = `-- name: EndDestinationSecrets :exec
+update destination_secrets
+set expires_at = least(expires_at, now() + make_interval(secs => $1::float8))
+where tenant_id = $2 and destination_id = $3
+`
+
+// Has the present secrets end after an overlap; one that ends sooner already still does.
+func (q *Queries) EndDestinationSecrets(ctx context.Context, db DBTX, overlapSeconds float64, tenantID uuid.UUID, destinationID uuid.UUID) error {
+	_, err := db.Exec(ctx, endDestinationSecrets, overlapSeconds, tenantID, destinationID)
+	return err
+}
+
+const endEndpointSecrets = `-- name: EndEndpointSecrets :exec
+update endpoint_secrets
+set expires_at = least(expires_at, now() + make_interval(secs => $1::float8))
+where tenant_id = $2 and endpoint_id = $3
+`
+
+// Has the present secrets end after an overlap; one that ends sooner already still does.
+func (q *Queries) EndEndpointSecrets(ctx context.Context, db DBTX, overlapSeconds float64, tenantID uuid.UUID, endpointID uuid.UUID) error {
+	_, err := db.Exec(ctx, endEndpointSecrets, overlapSeconds, tenantID, endpointID)
+	return err
+}
+
+const endpointSecretValues = `-- name: EndpointSecretValues :many
+select secret_id, ciphertext from endpoint_secrets
+where tenant_id = $1 and endpoint_id = $2 and (expires_at is null or expires_at > now())
+order by created_at desc, secret_id desc
+`
+
+type EndpointSecretValuesRow struct {
+	SecretID   uuid.UUID
+	Ciphertext []byte
+}
+
+// Those that are valid now; the newest first.
+func (q *Queries) EndpointSecretValues(ctx context.Context, db DBTX, tenantID uuid.UUID, endpointID uuid.UUID) ([]EndpointSecretValuesRow, error) {
+	rows, err := db.Query(ctx, endpointSecretValues, tenantID, endpointID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EndpointSecretValuesRow
+	for rows.Next() {
+		var i EndpointSecretValuesRow
+		if err := rows.Scan(&i.SecretID, &i.Ciphertext); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -488,6 +594,183 @@ func (q *Queries) ListEndpoints(ctx context.Context, db DBTX, tenantID uuid.UUID
 	return items, nil
 }
 
+const lockDestination = `-- name: LockDestination :one
+select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at from destinations where tenant_id = $1 and destination_id = $2 for update
+`
+
+// First of each change, as for endpoints.
+func (q *Queries) LockDestination(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationID uuid.UUID) (Destination, error) {
+	row := db.QueryRow(ctx, lockDestination, tenantID, destinationID)
+	var i Destination
+	err := row.Scan(
+		&i.TenantID,
+		&i.DestinationID,
+		&i.EndpointID,
+		&i.DisplayName,
+		&i.URL,
+		&i.State,
+		&i.DisableReason,
+		&i.StateDetail,
+		&i.Filter,
+		&i.Signing,
+		&i.RetryPolicy,
+		&i.Ordering,
+		&i.Headers,
+		&i.ForwardedHeaders,
+		&i.ConnectTimeoutMs,
+		&i.TimeoutMs,
+		&i.MaxInFlight,
+		&i.RatePerSecond,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const lockEndpoint = `-- name: LockEndpoint :one
+select tenant_id, endpoint_id, display_name, state, verification, payload_format, json_schema, max_body_bytes, deduplication, event_type_source, created_at, updated_at from endpoints where tenant_id = $1 and endpoint_id = $2 for update
+`
+
+// First of each change, so that changes of one endpoint take turns and an etag is compared with what is changed.
+func (q *Queries) LockEndpoint(ctx context.Context, db DBTX, tenantID uuid.UUID, endpointID uuid.UUID) (Endpoint, error) {
+	row := db.QueryRow(ctx, lockEndpoint, tenantID, endpointID)
+	var i Endpoint
+	err := row.Scan(
+		&i.TenantID,
+		&i.EndpointID,
+		&i.DisplayName,
+		&i.State,
+		&i.Verification,
+		&i.PayloadFormat,
+		&i.JsonSchema,
+		&i.MaxBodyBytes,
+		&i.Deduplication,
+		&i.EventTypeSource,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const removeEndedDestinationSecrets = `-- name: RemoveEndedDestinationSecrets :exec
+delete from destination_secrets where tenant_id = $1 and destination_id = $2 and expires_at <= now()
+`
+
+func (q *Queries) RemoveEndedDestinationSecrets(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationID uuid.UUID) error {
+	_, err := db.Exec(ctx, removeEndedDestinationSecrets, tenantID, destinationID)
+	return err
+}
+
+const removeEndedEndpointSecrets = `-- name: RemoveEndedEndpointSecrets :exec
+delete from endpoint_secrets where tenant_id = $1 and endpoint_id = $2 and expires_at <= now()
+`
+
+func (q *Queries) RemoveEndedEndpointSecrets(ctx context.Context, db DBTX, tenantID uuid.UUID, endpointID uuid.UUID) error {
+	_, err := db.Exec(ctx, removeEndedEndpointSecrets, tenantID, endpointID)
+	return err
+}
+
+const setDestinationState = `-- name: SetDestinationState :one
+update destinations set state = $1, disable_reason = 0, state_detail = $2,
+  updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+where tenant_id = $3 and destination_id = $4
+returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at
+`
+
+type SetDestinationStateParams struct {
+	State         string
+	StateDetail   string
+	TenantID      uuid.UUID
+	DestinationID uuid.UUID
+}
+
+// Pause and resume. Neither leaves a reason of the server's own.
+func (q *Queries) SetDestinationState(ctx context.Context, db DBTX, arg SetDestinationStateParams) (Destination, error) {
+	row := db.QueryRow(ctx, setDestinationState,
+		arg.State,
+		arg.StateDetail,
+		arg.TenantID,
+		arg.DestinationID,
+	)
+	var i Destination
+	err := row.Scan(
+		&i.TenantID,
+		&i.DestinationID,
+		&i.EndpointID,
+		&i.DisplayName,
+		&i.URL,
+		&i.State,
+		&i.DisableReason,
+		&i.StateDetail,
+		&i.Filter,
+		&i.Signing,
+		&i.RetryPolicy,
+		&i.Ordering,
+		&i.Headers,
+		&i.ForwardedHeaders,
+		&i.ConnectTimeoutMs,
+		&i.TimeoutMs,
+		&i.MaxInFlight,
+		&i.RatePerSecond,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const sweepRemovedDestination = `-- name: SweepRemovedDestination :one
+with removal as materialized (
+  select r.tenant_id, r.destination_id, r.swept_to, r.removed_at + make_interval(secs => $1::float8) as settled_at
+  from removed_destinations r where r.sweep_at <= now() order by r.sweep_at limit 1 for update skip locked
+), page as materialized (
+  select d.delivery_id from delivery_queue d
+  where d.tenant_id = (select tenant_id from removal) and d.delivery_id > (select swept_to from removal)
+  order by d.delivery_id limit $2::integer
+), hastened as (
+  update delivery_queue q set due_at = now()
+  where q.ctid = any(array(
+    select d.ctid from delivery_queue d
+    where d.tenant_id = (select tenant_id from removal) and d.delivery_id > (select swept_to from removal)
+      and d.delivery_id <= (select p.delivery_id from page p order by p.delivery_id desc limit 1)
+      and d.destination_id = (select destination_id from removal) and d.lease_owner is null and d.due_at > now()
+    for update skip locked))
+  returning q.delivery_id
+), step as materialized (
+  select r.tenant_id, r.destination_id, r.settled_at, count(p.delivery_id) < $2::integer as passed
+  from removal r left join page p on true
+  group by r.tenant_id, r.destination_id, r.settled_at
+), advanced as (
+  update removed_destinations r
+  set swept_to = case when s.passed then '00000000-0000-0000-0000-000000000000'::uuid
+      else (select p.delivery_id from page p order by p.delivery_id desc limit 1) end,
+    sweep_at = case when s.passed then s.settled_at else now() end
+  from step s
+  where r.tenant_id = s.tenant_id and r.destination_id = s.destination_id and not (s.passed and now() >= s.settled_at)
+  returning r.destination_id
+), finished as (
+  delete from removed_destinations r using step s
+  where r.tenant_id = s.tenant_id and r.destination_id = s.destination_id and s.passed and now() >= s.settled_at
+  returning r.destination_id
+)
+select (exists (select from removal))::boolean as worked, (select count(*) from hastened) as hastened
+`
+
+type SweepRemovedDestinationRow struct {
+	Worked   bool
+	Hastened int64
+}
+
+// One step of a duty that each deleted destination leaves behind: its deliveries that wait for their time are made due,
+// so that the next claims turn them into dead letters. Called by delivery.Removals. A step looks at a page of the tenant's
+// queue (primary key) and skips what is leased or locked. A first pass begins at once; a second one, settle_seconds after
+// the deletion, finds what was in flight meanwhile or was still made by a node with an older snapshot.
+func (q *Queries) SweepRemovedDestination(ctx context.Context, db DBTX, settleSeconds float64, maxRows int32) (SweepRemovedDestinationRow, error) {
+	row := db.QueryRow(ctx, sweepRemovedDestination, settleSeconds, maxRows)
+	var i SweepRemovedDestinationRow
+	err := row.Scan(&i.Worked, &i.Hastened)
+	return i, err
+}
+
 const tenantQuota = `-- name: TenantQuota :one
 select t.max_endpoints, t.max_destinations,
   (select count(*) from endpoints e where e.tenant_id = t.tenant_id) as endpoints,
@@ -511,6 +794,191 @@ func (q *Queries) TenantQuota(ctx context.Context, db DBTX, tenantID uuid.UUID) 
 		&i.MaxDestinations,
 		&i.Endpoints,
 		&i.Destinations,
+	)
+	return i, err
+}
+
+const touchDestination = `-- name: TouchDestination :one
+update destinations set updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+where tenant_id = $1 and destination_id = $2
+returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at
+`
+
+func (q *Queries) TouchDestination(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationID uuid.UUID) (Destination, error) {
+	row := db.QueryRow(ctx, touchDestination, tenantID, destinationID)
+	var i Destination
+	err := row.Scan(
+		&i.TenantID,
+		&i.DestinationID,
+		&i.EndpointID,
+		&i.DisplayName,
+		&i.URL,
+		&i.State,
+		&i.DisableReason,
+		&i.StateDetail,
+		&i.Filter,
+		&i.Signing,
+		&i.RetryPolicy,
+		&i.Ordering,
+		&i.Headers,
+		&i.ForwardedHeaders,
+		&i.ConnectTimeoutMs,
+		&i.TimeoutMs,
+		&i.MaxInFlight,
+		&i.RatePerSecond,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const touchEndpoint = `-- name: TouchEndpoint :one
+update endpoints set updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+where tenant_id = $1 and endpoint_id = $2
+returning tenant_id, endpoint_id, display_name, state, verification, payload_format, json_schema, max_body_bytes, deduplication, event_type_source, created_at, updated_at
+`
+
+// A change of its secrets is a change of the endpoint.
+func (q *Queries) TouchEndpoint(ctx context.Context, db DBTX, tenantID uuid.UUID, endpointID uuid.UUID) (Endpoint, error) {
+	row := db.QueryRow(ctx, touchEndpoint, tenantID, endpointID)
+	var i Endpoint
+	err := row.Scan(
+		&i.TenantID,
+		&i.EndpointID,
+		&i.DisplayName,
+		&i.State,
+		&i.Verification,
+		&i.PayloadFormat,
+		&i.JsonSchema,
+		&i.MaxBodyBytes,
+		&i.Deduplication,
+		&i.EventTypeSource,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const updateDestination = `-- name: UpdateDestination :one
+update destinations set display_name = $1, url = $2, filter = $3, signing = $4,
+  retry_policy = $5, ordering = $6, headers = $7, forwarded_headers = $8,
+  connect_timeout_ms = $9, timeout_ms = $10, max_in_flight = $11,
+  rate_per_second = $12,
+  updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+where tenant_id = $13 and destination_id = $14
+returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at
+`
+
+type UpdateDestinationParams struct {
+	DisplayName      string
+	URL              string
+	Filter           []byte
+	Signing          []byte
+	RetryPolicy      []byte
+	Ordering         []byte
+	Headers          []byte
+	ForwardedHeaders []string
+	ConnectTimeoutMs int32
+	TimeoutMs        int32
+	MaxInFlight      int32
+	RatePerSecond    *int32
+	TenantID         uuid.UUID
+	DestinationID    uuid.UUID
+}
+
+func (q *Queries) UpdateDestination(ctx context.Context, db DBTX, arg UpdateDestinationParams) (Destination, error) {
+	row := db.QueryRow(ctx, updateDestination,
+		arg.DisplayName,
+		arg.URL,
+		arg.Filter,
+		arg.Signing,
+		arg.RetryPolicy,
+		arg.Ordering,
+		arg.Headers,
+		arg.ForwardedHeaders,
+		arg.ConnectTimeoutMs,
+		arg.TimeoutMs,
+		arg.MaxInFlight,
+		arg.RatePerSecond,
+		arg.TenantID,
+		arg.DestinationID,
+	)
+	var i Destination
+	err := row.Scan(
+		&i.TenantID,
+		&i.DestinationID,
+		&i.EndpointID,
+		&i.DisplayName,
+		&i.URL,
+		&i.State,
+		&i.DisableReason,
+		&i.StateDetail,
+		&i.Filter,
+		&i.Signing,
+		&i.RetryPolicy,
+		&i.Ordering,
+		&i.Headers,
+		&i.ForwardedHeaders,
+		&i.ConnectTimeoutMs,
+		&i.TimeoutMs,
+		&i.MaxInFlight,
+		&i.RatePerSecond,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const updateEndpoint = `-- name: UpdateEndpoint :one
+update endpoints set display_name = $1, state = $2, verification = $3,
+  payload_format = $4, json_schema = $5, max_body_bytes = $6,
+  deduplication = $7, event_type_source = $8,
+  updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+where tenant_id = $9 and endpoint_id = $10
+returning tenant_id, endpoint_id, display_name, state, verification, payload_format, json_schema, max_body_bytes, deduplication, event_type_source, created_at, updated_at
+`
+
+type UpdateEndpointParams struct {
+	DisplayName     string
+	State           string
+	Verification    []byte
+	PayloadFormat   string
+	JsonSchema      string
+	MaxBodyBytes    int32
+	Deduplication   []byte
+	EventTypeSource []byte
+	TenantID        uuid.UUID
+	EndpointID      uuid.UUID
+}
+
+// updated_at is the etag: it grows with each change, also within a microsecond and when the clock is set back.
+func (q *Queries) UpdateEndpoint(ctx context.Context, db DBTX, arg UpdateEndpointParams) (Endpoint, error) {
+	row := db.QueryRow(ctx, updateEndpoint,
+		arg.DisplayName,
+		arg.State,
+		arg.Verification,
+		arg.PayloadFormat,
+		arg.JsonSchema,
+		arg.MaxBodyBytes,
+		arg.Deduplication,
+		arg.EventTypeSource,
+		arg.TenantID,
+		arg.EndpointID,
+	)
+	var i Endpoint
+	err := row.Scan(
+		&i.TenantID,
+		&i.EndpointID,
+		&i.DisplayName,
+		&i.State,
+		&i.Verification,
+		&i.PayloadFormat,
+		&i.JsonSchema,
+		&i.MaxBodyBytes,
+		&i.Deduplication,
+		&i.EventTypeSource,
+		&i.CreatedAt,
+		&i.UpdatedAt,
 	)
 	return i, err
 }

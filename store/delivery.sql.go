@@ -12,6 +12,31 @@ import (
 	"github.com/google/uuid"
 )
 
+const cancelVanished = `-- name: CancelVanished :execrows
+with vanished as (
+  delete from delivery_queue q
+  where q.ctid = any(array(
+      select (select d.ctid from delivery_queue d where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id)
+      from rows from (unnest($1::uuid[]), unnest($2::uuid[])) as u(tenant_id, delivery_id)))
+    and q.lease_owner = $3::uuid
+    and not exists (select from events e where e.tenant_id = q.tenant_id and e.event_id = q.event_id)
+  returning q.tenant_id, q.delivery_id, q.event_id, q.destination_id, q.attempts
+)
+insert into cancellations (tenant_id, delivery_id, event_id, destination_id, attempts, reason)
+select v.tenant_id, v.delivery_id, v.event_id, v.destination_id, v.attempts, 'its event was removed'
+from vanished v where v.destination_id is not null
+`
+
+// Ends claimed deliveries whose event is no longer there: without it they can neither be sent nor make a leaf. Primary keys
+// of delivery_queue and events.
+func (q *Queries) CancelVanished(ctx context.Context, db DBTX, tenantIds []uuid.UUID, deliveryIds []uuid.UUID, nodeID uuid.UUID) (int64, error) {
+	result, err := db.Exec(ctx, cancelVanished, tenantIds, deliveryIds, nodeID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const claimDue = `-- name: ClaimDue :many
 update delivery_queue q
 set lost_owner = coalesce(q.lease_owner, q.lost_owner), lease_owner = $1::uuid,
@@ -80,6 +105,35 @@ func (q *Queries) ClaimDue(ctx context.Context, db DBTX, arg ClaimDueParams) ([]
 	return items, nil
 }
 
+const disableDestination = `-- name: DisableDestination :execrows
+update destinations
+set state = 'disabled', disable_reason = $1, state_detail = $2,
+  updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+where tenant_id = $3 and destination_id = $4 and state = 'enabled'
+`
+
+type DisableDestinationParams struct {
+	DisableReason int16
+	StateDetail   string
+	TenantID      uuid.UUID
+	DestinationID uuid.UUID
+}
+
+// Called when an attempt showed that nothing may be sent any more. Compares and swaps: of many attempts one disables it, and
+// a pause by its owner stays.
+func (q *Queries) DisableDestination(ctx context.Context, db DBTX, arg DisableDestinationParams) (int64, error) {
+	result, err := db.Exec(ctx, disableDestination,
+		arg.DisableReason,
+		arg.StateDetail,
+		arg.TenantID,
+		arg.DestinationID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const expireLeasesOfDeadNodes = `-- name: ExpireLeasesOfDeadNodes :execrows
 update delivery_queue q
 set due_at = now()
@@ -118,6 +172,60 @@ func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) e
 		arg.Roles,
 	)
 	return err
+}
+
+const heldMoments = `-- name: HeldMoments :many
+with recursive held as (
+  (select d.due_at from delivery_queue d where d.due_at >= $1::timestamptz order by d.due_at limit 1)
+  union all
+  (select (select d.due_at from delivery_queue d where d.due_at > h.due_at order by d.due_at limit 1) from held h where h.due_at is not null)
+)
+select h.due_at::timestamptz as held_until from held h where h.due_at is not null
+`
+
+// The moments at which something is held, one a destination. Walks index delivery_queue_due from moment to moment: one probe
+// for each, however many rows stand there.
+func (q *Queries) HeldMoments(ctx context.Context, db DBTX, fromMoment time.Time) ([]time.Time, error) {
+	rows, err := db.Query(ctx, heldMoments, fromMoment)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []time.Time
+	for rows.Next() {
+		var held_until time.Time
+		if err := rows.Scan(&held_until); err != nil {
+			return nil, err
+		}
+		items = append(items, held_until)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const holdDeliveries = `-- name: HoldDeliveries :execrows
+update delivery_queue q
+set due_at = (
+  select u.held_until from rows from (unnest($1::uuid[]), unnest($2::timestamptz[])) as u(destination_id, held_until)
+  where u.destination_id = q.destination_id limit 1)
+where q.ctid = any(array(
+  select h.ctid from delivery_queue h
+  where h.ctid = any(array(select d.ctid from delivery_queue d where d.due_at <= now() order by d.due_at limit $3::integer))
+    and h.due_at <= now() and h.lease_owner is null and h.lost_owner is null and h.destination_id = any($1::uuid[])
+  for update skip locked))
+`
+
+// Puts due rows of paused and disabled destinations off to the moment that stands for theirs, so that no claim reads them
+// again. Called by the holder. Looks at the first page_rows due rows (index delivery_queue_due), whoever they are for: so a
+// step is bounded. What a lost node held is left to the claim, which records its attempt.
+func (q *Queries) HoldDeliveries(ctx context.Context, db DBTX, destinationIds []uuid.UUID, heldUntils []time.Time, pageRows int32) (int64, error) {
+	result, err := db.Exec(ctx, holdDeliveries, destinationIds, heldUntils, pageRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const loadEvents = `-- name: LoadEvents :many
@@ -174,6 +282,24 @@ func (q *Queries) LoadEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUID
 		return nil, err
 	}
 	return items, nil
+}
+
+const releaseHeld = `-- name: ReleaseHeld :execrows
+update delivery_queue q
+set due_at = now()
+where q.ctid = any(array(
+  select d.ctid from delivery_queue d
+  where d.due_at = $1::timestamptz and d.destination_id = $2::uuid
+  limit $3::integer for update skip locked))
+`
+
+// Makes some held rows of a destination due. Index delivery_queue_due, of which the moment is its destination's alone.
+func (q *Queries) ReleaseHeld(ctx context.Context, db DBTX, heldUntil time.Time, destinationID uuid.UUID, maxRows int32) (int64, error) {
+	result, err := db.Exec(ctx, releaseHeld, heldUntil, destinationID, maxRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const releaseLeases = `-- name: ReleaseLeases :execrows

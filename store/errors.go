@@ -18,3 +18,9 @@ func IsRepeatError(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == "23505"
 }
+
+// IsReferenceError reports whether a row names one that is not there: SQLSTATE 23503 (foreign key violation).
+func IsReferenceError(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "23503"
+}

@@ -48,6 +48,19 @@ type DeadLetter struct {
 	DeadAt        time.Time
 }
 
+type DeliveryQueue struct {
+	TenantID      uuid.UUID
+	DeliveryID    uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	DestinationID *uuid.UUID
+	Attempts      int32
+	DueAt         time.Time
+	LeaseOwner    *uuid.UUID
+	LostOwner     *uuid.UUID
+	ReplayOf      *uuid.UUID
+}
+
 type Destination struct {
 	TenantID         uuid.UUID
 	DestinationID    uuid.UUID
@@ -91,4 +104,20 @@ type Log struct {
 	Origin    string
 	NextIndex int64
 	CreatedAt time.Time
+}
+
+type Replay struct {
+	TenantID      uuid.UUID
+	ReplayID      uuid.UUID
+	Filter        []byte
+	State         string
+	RatePerSecond int32
+	Matched       int64
+	Replayed      int64
+	Skipped       int64
+	AfterIndex    int64
+	BeforeIndex   int64
+	StepAt        time.Time
+	CreatedAt     time.Time
+	EndedAt       *time.Time
 }

@@ -548,11 +548,21 @@ func (q *Queries) ListEvents(ctx context.Context, db DBTX, arg ListEventsParams)
 }
 
 const queuedDeliveries = `-- name: QueuedDeliveries :many
-select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, due_at, lease_owner, replay_of
-from delivery_queue
-where tenant_id = $1 and delivery_id > $2::uuid and event_id = any($3::uuid[])
-order by delivery_id
+select q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.due_at, q.lease_owner, q.replay_of
+from delivery_queue q
+where q.tenant_id = $1 and q.event_id = any($2::uuid[])
+  and (q.delivery_id > $3::uuid and q.delivery_id < $4::uuid
+    or q.delivery_id = any(array(
+      select r.delivery_id from redeliveries r where r.tenant_id = $1 and r.event_id = any($2::uuid[]))))
+order by q.delivery_id
 `
+
+type QueuedDeliveriesParams struct {
+	TenantID      uuid.UUID
+	EventIds      []uuid.UUID
+	OldestEventID uuid.UUID
+	EndID         uuid.UUID
+}
 
 type QueuedDeliveriesRow struct {
 	TenantID      uuid.UUID
@@ -566,9 +576,15 @@ type QueuedDeliveriesRow struct {
 	ReplayOf      *uuid.UUID
 }
 
-// What is live of some events. Primary key, from the oldest event's id on: a delivery's id is younger than its event's.
-func (q *Queries) QueuedDeliveries(ctx context.Context, db DBTX, tenantID uuid.UUID, oldestEventID uuid.UUID, eventIds []uuid.UUID) ([]QueuedDeliveriesRow, error) {
-	rows, err := db.Query(ctx, queuedDeliveries, tenantID, oldestEventID, eventIds)
+// What is live of some events. Primary key: the ids of first deliveries are made right after their event's, before
+// end_id; those of the others stand in redeliveries (index redeliveries_event).
+func (q *Queries) QueuedDeliveries(ctx context.Context, db DBTX, arg QueuedDeliveriesParams) ([]QueuedDeliveriesRow, error) {
+	rows, err := db.Query(ctx, queuedDeliveries,
+		arg.TenantID,
+		arg.EventIds,
+		arg.OldestEventID,
+		arg.EndID,
+	)
 	if err != nil {
 		return nil, err
 	}

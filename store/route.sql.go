@@ -13,7 +13,7 @@ import (
 
 const routeDestinationSecrets = `-- name: RouteDestinationSecrets :many
 select tenant_id, destination_id, secret_id, ciphertext from destination_secrets
-where expires_at is null or expires_at > now() order by created_at desc
+where expires_at is null or expires_at > now() order by created_at desc, secret_id desc
 `
 
 type RouteDestinationSecretsRow struct {
@@ -49,8 +49,8 @@ func (q *Queries) RouteDestinationSecrets(ctx context.Context, db DBTX) ([]Route
 }
 
 const routeDestinations = `-- name: RouteDestinations :many
-select tenant_id, destination_id, endpoint_id, url, state, filter, signing, retry_policy, headers, forwarded_headers,
-  connect_timeout_ms, timeout_ms, max_in_flight from destinations order by destination_id
+select tenant_id, destination_id, endpoint_id, url, state, filter, signing, retry_policy, ordering, headers, forwarded_headers,
+  connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second from destinations order by destination_id
 `
 
 type RouteDestinationsRow struct {
@@ -62,11 +62,13 @@ type RouteDestinationsRow struct {
 	Filter           []byte
 	Signing          []byte
 	RetryPolicy      []byte
+	Ordering         []byte
 	Headers          []byte
 	ForwardedHeaders []string
 	ConnectTimeoutMs int32
 	TimeoutMs        int32
 	MaxInFlight      int32
+	RatePerSecond    *int32
 }
 
 func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestinationsRow, error) {
@@ -87,11 +89,13 @@ func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestin
 			&i.Filter,
 			&i.Signing,
 			&i.RetryPolicy,
+			&i.Ordering,
 			&i.Headers,
 			&i.ForwardedHeaders,
 			&i.ConnectTimeoutMs,
 			&i.TimeoutMs,
 			&i.MaxInFlight,
+			&i.RatePerSecond,
 		); err != nil {
 			return nil, err
 		}
@@ -105,7 +109,7 @@ func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestin
 
 const routeEndpointSecrets = `-- name: RouteEndpointSecrets :many
 select tenant_id, endpoint_id, secret_id, ciphertext from endpoint_secrets
-where expires_at is null or expires_at > now() order by created_at desc
+where expires_at is null or expires_at > now() order by created_at desc, secret_id desc
 `
 
 type RouteEndpointSecretsRow struct {
@@ -142,7 +146,7 @@ func (q *Queries) RouteEndpointSecrets(ctx context.Context, db DBTX) ([]RouteEnd
 
 const routeEndpoints = `-- name: RouteEndpoints :many
 
-select e.tenant_id, e.endpoint_id, e.state, e.verification, e.payload_format, e.max_body_bytes, e.deduplication,
+select e.tenant_id, e.endpoint_id, e.state, e.verification, e.payload_format, e.json_schema, e.max_body_bytes, e.deduplication,
   e.event_type_source, t.state as tenant_state
 from endpoints e join tenants t using (tenant_id)
 `
@@ -153,6 +157,7 @@ type RouteEndpointsRow struct {
 	State           string
 	Verification    []byte
 	PayloadFormat   string
+	JsonSchema      string
 	MaxBodyBytes    int32
 	Deduplication   []byte
 	EventTypeSource []byte
@@ -175,6 +180,7 @@ func (q *Queries) RouteEndpoints(ctx context.Context, db DBTX) ([]RouteEndpoints
 			&i.State,
 			&i.Verification,
 			&i.PayloadFormat,
+			&i.JsonSchema,
 			&i.MaxBodyBytes,
 			&i.Deduplication,
 			&i.EventTypeSource,
@@ -183,6 +189,31 @@ func (q *Queries) RouteEndpoints(ctx context.Context, db DBTX) ([]RouteEndpoints
 			return nil, err
 		}
 		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const routeRemovedDestinations = `-- name: RouteRemovedDestinations :many
+select destination_id from removed_destinations
+`
+
+// Those that were deleted a short while ago: what names them is not waiting for a snapshot that has them.
+func (q *Queries) RouteRemovedDestinations(ctx context.Context, db DBTX) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, routeRemovedDestinations)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var destination_id uuid.UUID
+		if err := rows.Scan(&destination_id); err != nil {
+			return nil, err
+		}
+		items = append(items, destination_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

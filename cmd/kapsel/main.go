@@ -66,7 +66,7 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w: see kapsel %s --help", err, cmd.Name()))
 	})
-	root.AddCommand(newDev(), newServe(), newMigrate(), newKeys(), newSend(), newProof(), newVerify(), newBench(), newVersion())
+	root.AddCommand(newDev(), newServe(), newMigrate(), newFsck(), newKeys(), newSend(), newProof(), newVerify(), newBench(), newVersion())
 	for _, cmd := range root.Commands() {
 		if check := cmd.Args; check != nil {
 			cmd.Args = func(cmd *cobra.Command, args []string) error {

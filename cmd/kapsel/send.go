@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,14 +24,17 @@ const (
 
 func newSend() *cobra.Command {
 	var flags clientFlags
-	var preset, secret, ingestURL, event, deliveryID, contentType string
+	var preset, secret, ingestURL, signedURL, event, deliveryID, contentType string
 	cmd := &cobra.Command{
 		Use:   "send FILE",
 		Short: "Sign a file as a provider does, and post it as a webhook",
 		Long: `Signs the file's bytes as the provider of --preset does, posts them, and prints the receipt.
-FILE - reads standard input. Without --ingest-url and --secret it posts to the endpoint of kapsel dev.`,
-		Example: `  kapsel send --preset github push.json --event push`,
-		Args:    cobra.ExactArgs(1),
+FILE - reads standard input. Without --ingest-url and --secret it posts to the endpoint of kapsel dev.
+Where the provider signs with a private key (discord, sendgrid), --secret is that key. Where the signature or its time
+stands in the body (adyen, linear, microsoft-graph), the file must have the member, whatever it holds.`,
+		Example: `  kapsel send --preset github push.json --event push
+  kapsel send --preset twilio --content-type application/x-www-form-urlencoded sms.txt --ingest-url https://… --secret …`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body, err := readBounded(cmd.InOrStdin(), args[0], maxSendBytes)
 			if err != nil {
@@ -50,20 +55,26 @@ FILE - reads standard input. Without --ingest-url and --secret it posts to the e
 			if deliveryID == "" {
 				deliveryID = id.New().String()
 			}
-			header, err := signature.Sign(signature.Config{Preset: preset}, []byte(secret), body, time.Now(), deliveryID)
+			signed, err := signature.SignRequest(signature.Config{Preset: preset}, []byte(secret), signature.Request{
+				Method: http.MethodPost, URL: cmp.Or(signedURL, ingestURL), Header: http.Header{"Content-Type": {contentType}}, Body: body,
+			}, time.Now(), deliveryID)
 			if err != nil {
 				return usageError(fmt.Errorf("--preset %s: %w", preset, err))
 			}
 			if p, found := signature.Lookup(preset); found && p.EventType.Header != "" && event != "" {
-				header.Set(p.EventType.Header, event)
+				signed.Header.Set(p.EventType.Header, event)
 			}
-			header.Set("Content-Type", contentType)
-			return post(cmd, ingestURL, header, body)
+			if _, query, found := strings.Cut(signed.URL, "?"); found { // some providers add to it
+				address, _, _ := strings.Cut(ingestURL, "?")
+				ingestURL = address + "?" + query
+			}
+			return post(cmd, ingestURL, signed.Header, signed.Body)
 		},
 	}
 	flags.add(cmd.Flags())
 	cmd.Flags().StringVar(&preset, "preset", signature.PresetGitHub, "whose signature to make")
 	cmd.Flags().StringVar(&ingestURL, "ingest-url", "", "the endpoint's address")
+	cmd.Flags().StringVar(&signedURL, "signed-url", "", "the endpoint's signed_url, where the provider signs the URL (default --ingest-url)")
 	cmd.Flags().StringVar(&secret, "secret", "", "the endpoint's signing secret; better in KAPSEL_SECRET")
 	cmd.Flags().StringVar(&event, "event", "ping", "event type, where the provider sends it in a header")
 	cmd.Flags().StringVar(&deliveryID, "id", "", "the provider's id of this delivery (default a new one)")

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/node"
 	"github.com/kapsel-dev/kapsel/internal/telemetry"
 	"github.com/kapsel-dev/kapsel/store"
@@ -22,6 +25,7 @@ type nodeFlags struct {
 	config   node.Config
 	logLevel string
 	allowed  []string
+	proxy    string
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet) {
@@ -32,6 +36,7 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.config.LogOrigin, "log-origin", "", "name of the log, fixed at the first start (default the public URL's host and /log/1)")
 	flags.DurationVar(&f.config.Hold, "hold", 5*time.Second, "how long a webhook waits for a database that is away")
 	flags.StringSliceVar(&f.allowed, "allow-destinations", nil, "private address ranges that may be delivered to, such as 10.0.0.0/8")
+	flags.StringVar(&f.proxy, "egress-proxy", "", "HTTP proxy that deliveries go through, as a URL; addresses are still checked here")
 	flags.Int64Var(&f.config.SealLeaves, "seal-leaves", 100, "sign a tree head when so many leaves wait")
 	flags.DurationVar(&f.config.SealAge, "seal-age", 10*time.Second, "sign a tree head when the oldest leaf waits for so long")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -46,6 +51,13 @@ func (f *nodeFlags) parse() (slog.Level, error) {
 			return 0, usageError(fmt.Errorf("--allow-destinations: %w: want an address range such as 10.0.0.0/8", err))
 		}
 		f.config.AllowedDestinations = append(f.config.AllowedDestinations, prefix)
+	}
+	if f.proxy != "" {
+		proxy, err := url.Parse(f.proxy)
+		if err != nil { // which would show the credentials in it
+			return 0, usageError(errors.New("--egress-proxy: want a URL such as http://proxy.example.com:3128"))
+		}
+		f.config.EgressProxy = proxy
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
@@ -68,6 +80,14 @@ func newServe() *cobra.Command {
 				return usageError(err)
 			}
 			relaxCollector()
+			if text := os.Getenv(fault.Variable); text != "" {
+				schedule, err := fault.Parse(text)
+				if err != nil {
+					return usageError(fmt.Errorf("%s: %w", fault.Variable, err))
+				}
+				fault.Enable(schedule)
+				flags.config.Logger.Warn("failures are injected on purpose", "faults", text)
+			}
 			n, err := node.Start(cmd.Context(), flags.config)
 			if err != nil {
 				return err

@@ -81,6 +81,9 @@ type Node struct {
 	*Process
 	URL string
 
+	// Faults are injected from the next start on: a schedule as KAPSEL_FAULTS has it.
+	Faults string
+
 	cluster *Cluster
 	args    []string
 }
@@ -105,7 +108,11 @@ func (c *Cluster) Start(t testing.TB, name string) *Node {
 // Restart starts the program again, on the same address, database and state directory.
 func (n *Node) Restart(t testing.TB) {
 	t.Helper()
-	n.Process = Launch(t, n.args...)
+	var variables []string
+	if n.Faults != "" {
+		variables = []string{"KAPSEL_FAULTS=" + n.Faults}
+	}
+	n.Process = launch(t, variables, n.args...)
 	AwaitAnswer(t, n.Process, n.URL+"/readyz", startPatience)
 }
 

@@ -27,8 +27,14 @@ type Process struct {
 // when the test has failed, the end of its output is printed.
 func Launch(t testing.TB, args ...string) *Process {
 	t.Helper()
+	return launch(t, nil, args...)
+}
+
+// launch is Launch with variables of the environment.
+func launch(t testing.TB, variables []string, args ...string) *Process {
+	t.Helper()
 	p := &Process{cmd: exec.Command(Binary(t), args...), done: make(chan struct{})}
-	p.cmd.Env = environment()
+	p.cmd.Env = append(environment(), variables...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	p.cmd.SysProcAttr = endWithParent()
 	if err := p.cmd.Start(); err != nil {

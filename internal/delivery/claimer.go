@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/store"
@@ -79,6 +80,7 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 	if len(rows) == 0 {
 		return 0, nil
 	}
+	fault.Pass(fault.DeliveryAfterClaim)
 	events, err := c.load(ctx, rows, maxBytes)
 	if err == nil {
 		snapshot, err = c.knowAll(ctx, snapshot, rows)
@@ -87,11 +89,11 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 		c.giveBack(ctx, rows)
 		return 0, err
 	}
-	var unsent []store.ClaimDueRow
+	var unsent, missing []store.ClaimDueRow
 	for _, row := range rows {
 		event := events[row.EventID]
 		if event == nil {
-			unsent = append(unsent, row) // beyond the bound of this batch
+			missing = append(missing, row) // beyond the bound of this batch, or gone
 			continue
 		}
 		job := Job{
@@ -112,7 +114,10 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 		c.dispatcher.reserve(job.Destination, len(event.Body))
 		c.dispatcher.Hold(job)
 	}
-	c.giveBack(ctx, unsent)
+	if err := c.cancelVanished(ctx, missing); err != nil {
+		c.log.Warn("deliveries without an event not ended, trying again", "error", err)
+	}
+	c.giveBack(ctx, append(unsent, missing...))
 	return len(rows), nil
 }
 
@@ -120,7 +125,7 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 // node a moment ago must not be taken for gone.
 func (c *Claimer) knowAll(ctx context.Context, snapshot *route.Snapshot, rows []store.ClaimDueRow) (*route.Snapshot, error) {
 	for _, row := range rows {
-		if row.DestinationID != nil && snapshot.Destination(*row.DestinationID) == nil {
+		if row.DestinationID != nil && snapshot.Destination(*row.DestinationID) == nil && !snapshot.Removed(*row.DestinationID) {
 			if err := c.routes.Refresh(ctx); err != nil {
 				return nil, fmt.Errorf("look for a new destination: %w", err)
 			}
@@ -160,6 +165,26 @@ func (c *Claimer) load(ctx context.Context, rows []store.ClaimDueRow, maxBytes i
 		events[row.EventID] = event
 	}
 	return events, nil
+}
+
+// cancelVanished ends those of the claimed rows whose event was removed: given back, they would be claimed for ever.
+func (c *Claimer) cancelVanished(ctx context.Context, rows []store.ClaimDueRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	var tenantIDs, deliveryIDs []uuid.UUID
+	for _, row := range rows {
+		tenantIDs = append(tenantIDs, row.TenantID)
+		deliveryIDs = append(deliveryIDs, row.DeliveryID)
+	}
+	cancelled, err := c.db.CancelVanished(ctx, c.db.Engine(), tenantIDs, deliveryIDs, c.nodeID)
+	if err != nil {
+		return fmt.Errorf("cancel deliveries without an event: %w", err)
+	}
+	if cancelled > 0 {
+		c.log.Warn("deliveries cancelled, their events were removed", "deliveries", cancelled)
+	}
+	return nil
 }
 
 // giveBack releases claimed rows, due at once.

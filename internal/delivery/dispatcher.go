@@ -2,8 +2,11 @@ package delivery
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +14,8 @@ import (
 	"github.com/google/uuid"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
@@ -37,6 +42,9 @@ type Dispatcher struct {
 	lanes     sync.Map // destination id → *lane
 	stopped   atomic.Bool
 	busy      sync.WaitGroup
+
+	demanding sync.Mutex
+	demands   map[uuid.UUID]disableDemand // destinations that an attempt says must be disabled
 }
 
 // NewDispatcher makes a dispatcher whose results go to recorder.
@@ -140,7 +148,7 @@ func (d *Dispatcher) settle(job Job) {
 
 // deliver makes one attempt of a job and hands the result to the ledger.
 func (d *Dispatcher) deliver(job Job) {
-	attempt := d.sender.Send(context.Background(), job)
+	attempt := d.attempt(job)
 	attempt.NodeID = d.nodeID
 	attempt.Late = time.Now().After(job.LeaseEnds)
 	if d.log.Enabled(context.Background(), slog.LevelDebug) {
@@ -151,12 +159,33 @@ func (d *Dispatcher) deliver(job Job) {
 	d.submit(job, attempt, d.judge(job, attempt))
 }
 
+// attempt sends a job. A panic on the way is a failed attempt, not the end of the process: nobody else would record it.
+func (d *Dispatcher) attempt(job Job) (attempt *ledger.Attempt) {
+	started := time.Now()
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			d.log.Error("panic while sending", "delivery_id", id.Delivery.Text(job.DeliveryID), "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+			attempt = &ledger.Attempt{ID: id.New(), URL: job.Destination.URL, StartedAt: started, Duration: time.Since(started)}
+			fail(attempt, leafv1.Failure_FAILURE_PROTOCOL, errPanicked)
+		}
+	}()
+	fault.Pass(fault.DeliveryBeforeSend)
+	attempt = d.sender.Send(context.Background(), job)
+	fault.Pass(fault.DeliveryAfterSend)
+	return attempt
+}
+
+var errPanicked = errors.New("internal error while sending; the request may have arrived")
+
 func (d *Dispatcher) judge(job Job, attempt *ledger.Attempt) ledger.Verdict {
 	now := time.Now()
 	return judge(job.Destination.Retry, attempt, job.Attempts+1, now.Sub(job.Event.ReceivedAt), rand.Float64(), now)
 }
 
 func (d *Dispatcher) submit(job Job, attempt *ledger.Attempt, verdict ledger.Verdict) {
+	if verdict.Disable.Reason != kapselv1.DisableReason_DISABLE_REASON_UNSPECIFIED && job.Destination != nil {
+		d.demandDisable(job.DestinationID, disableDemand{tenantID: job.Event.TenantID, eventID: job.Event.ID, disable: verdict.Disable})
+	}
 	d.recorder.Submit(ledger.Result{
 		Duty: job.Duty, Attempt: attempt, Verdict: verdict,
 		Recorded: func(int64) { d.Unreserve(job.Destination, len(job.Event.Body)) },

@@ -5,8 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"strconv"
 
 	"code.dny.dev/ssrf"
 
@@ -38,21 +41,43 @@ func classify(err error) leafv1.Failure {
 	var certificateError *tls.CertificateVerificationError
 	var hostnameError x509.HostnameError
 	var opError *net.OpError
+	var proxyErr *proxyError
 	switch {
 	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedPort), errors.Is(err, ssrf.ErrProhibitedNetwork):
 		return leafv1.Failure_FAILURE_BLOCKED_ADDRESS
+	case errors.As(err, &proxyErr) && !isTimeout(err):
+		return leafv1.Failure_FAILURE_CONNECT
 	case errors.As(err, &dnsError):
 		return leafv1.Failure_FAILURE_DNS
 	case errors.As(err, &certificateError), errors.As(err, &hostnameError), errors.As(err, &recordError), errors.As(err, &alertError):
 		return leafv1.Failure_FAILURE_TLS
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+	case isTimeout(err):
 		return leafv1.Failure_FAILURE_TIMEOUT
 	case errors.As(err, &opError) && opError.Op == "dial":
-		if opError.Timeout() {
-			return leafv1.Failure_FAILURE_TIMEOUT
-		}
 		return leafv1.Failure_FAILURE_CONNECT
 	default:
 		return leafv1.Failure_FAILURE_PROTOCOL
 	}
+}
+
+// isTimeout reports whether time ran out: the context's, the connection's, or the system's for connecting.
+func isTimeout(err error) bool {
+	var opError *net.OpError
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.As(err, &opError) && opError.Op == "dial" && opError.Timeout()
+}
+
+// diagnoseStatus says what a status that is no success means here, where that is not plain.
+func diagnoseStatus(response *http.Response) string {
+	text := "status " + strconv.Itoa(response.StatusCode)
+	switch {
+	case response.StatusCode == http.StatusSwitchingProtocols:
+		return text + ": the destination wants another protocol, which a delivery does not speak"
+	case response.StatusCode >= 300 && response.StatusCode <= 399:
+		text += ": redirects are not followed"
+		if location := response.Header.Get("Location"); location != "" {
+			text += fmt.Sprintf("; set the destination's url to where it leads, if that is right: %.300q", location)
+		}
+	}
+	return text
 }

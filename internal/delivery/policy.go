@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
 )
@@ -16,6 +18,18 @@ import (
 // judge decides what follows attempt number n of a delivery whose event is age old. It is pure: the same inputs give the
 // same verdict, jitter included (rnd in [0,1) is passed in).
 func judge(p route.RetryPolicy, a *ledger.Attempt, n int, age time.Duration, rnd float64, now time.Time) ledger.Verdict {
+	verdict := follow(p, a, n, age, rnd, now)
+	switch {
+	case a.StatusCode == http.StatusGone:
+		verdict.Disable = ledger.Disable{Reason: kapselv1.DisableReason_DISABLE_REASON_GONE, Detail: "it answered 410 Gone: resume it if that was a mistake, else delete it"}
+	case a.Failure == leafv1.Failure_FAILURE_CONFIGURATION:
+		verdict.Disable = ledger.Disable{Reason: kapselv1.DisableReason_DISABLE_REASON_CONFIGURATION, Detail: a.Diagnosis}
+	}
+	return verdict
+}
+
+// follow decides what becomes of the delivery.
+func follow(p route.RetryPolicy, a *ledger.Attempt, n int, age time.Duration, rnd float64, now time.Time) ledger.Verdict {
 	switch {
 	case a.Outcome == leafv1.Outcome_OUTCOME_SUCCEEDED:
 		return ledger.Verdict{Delivered: true}
@@ -63,8 +77,8 @@ func retryAfter(status int, header http.Header, now time.Time) time.Duration {
 		return 0
 	}
 	text := header.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(text, 10, 32); err == nil {
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	if seconds, err := strconv.ParseUint(text, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
 	}
 	if date, err := http.ParseTime(text); err == nil {
 		return min(max(0, date.Sub(now)), maxRetryAfter)

@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"math"
+	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
 )
@@ -136,6 +139,16 @@ func TestEveryVerdictKeepsTheLaws(t *testing.T) {
 				is++
 			}
 		}
+		wantDisable := kapselv1.DisableReason_DISABLE_REASON_UNSPECIFIED
+		if a.StatusCode == 410 {
+			wantDisable = kapselv1.DisableReason_DISABLE_REASON_GONE
+		}
+		if v.Disable.Reason != wantDisable || (v.Disable.Detail != "") != (wantDisable != 0) || wantDisable != 0 && v.Dead == 0 {
+			t.Fatalf("%+v after status %d", v, a.StatusCode)
+		}
+		if test := judgeTest(a); !test.RetryAt.IsZero() || test.Delivered != v.Delivered || test.Delivered == (test.Dead != 0) || test.Disable != v.Disable {
+			t.Fatalf("a test with this result: %+v", test)
+		}
 		if is != 1 {
 			t.Fatalf("%+v is not exactly one thing", v)
 		}
@@ -175,4 +188,32 @@ func TestJitterOnlyLengthensAWaitAndOnlyByItsShare(t *testing.T) {
 			t.Fatalf("the wait after attempt %d is shorter than the one before", n)
 		}
 	})
+}
+
+// A hint makes a wait longer, never shorter, and stays within its bound and the largest age.
+func TestHintOnlyLengthensAWait(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, a := drawPolicy(t), failedWith(503)
+		p.MaxAttempts, p.MaxAge, p.FatalStatuses = 100, 0, nil
+		n := rapid.IntRange(1, 99).Draw(t, "number")
+		rnd := rapid.Float64Range(0, math.Nextafter(1, 0)).Draw(t, "rnd")
+		hint := rapid.Uint64().Draw(t, "seconds")
+		now := time.Unix(1_800_000_000, 0)
+		a.RetryAfter = retryAfter(503, http.Header{"Retry-After": {strconv.FormatUint(hint, 10)}}, now)
+		if a.RetryAfter < 0 || a.RetryAfter > maxRetryAfter || hint < 86400 && a.RetryAfter != time.Duration(hint)*time.Second {
+			t.Fatalf("a hint of %d s became %v", hint, a.RetryAfter)
+		}
+		got := judge(p, a, n, 0, rnd, now).RetryAt.Sub(now)
+		if want := max(backoff(p, n, rnd), a.RetryAfter); got != want {
+			t.Fatalf("waits %v, want %v", got, want)
+		}
+	})
+}
+
+func TestSettingThatCannotBeHonouredDisables(t *testing.T) {
+	a := &ledger.Attempt{Outcome: leafv1.Outcome_OUTCOME_FAILED, Failure: leafv1.Failure_FAILURE_CONFIGURATION, Diagnosis: "the key is malformed"}
+	want := ledger.Disable{Reason: kapselv1.DisableReason_DISABLE_REASON_CONFIGURATION, Detail: a.Diagnosis}
+	if got := judge(route.RetryPolicy{Base: time.Second, Factor: 2, Cap: time.Hour, MaxAttempts: 5}, a, 1, 0, 0, time.Now()); got.Disable != want {
+		t.Errorf("got %+v, want %+v", got.Disable, want)
+	}
 }

@@ -23,7 +23,7 @@ func TestRetryAfterIsReadInBothForms(t *testing.T) {
 		{429, "Thu, 01 Jan 2026 00:00:00 GMT", 0},
 		{429, "4294967295", maxRetryAfter},
 		{429, "Fri, 02 Jan 2099 03:05:05 GMT", maxRetryAfter},
-		{429, "99999999999999999999", 0},
+		{429, "99999999999999999999", 24 * time.Hour},
 		{429, "-5", 0},
 		{429, "soon", 0},
 		{429, "", 0},

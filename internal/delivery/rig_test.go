@@ -61,7 +61,7 @@ func newDestination(t testing.TB, url string) *route.Destination {
 		t.Fatal(err)
 	}
 	return &route.Destination{
-		ID: id.New(), URL: url, Active: true, Signer: signer,
+		ID: id.New(), URL: url, Active: true, Signer: signer, SignatureHeaders: route.StandardHeaders,
 		ConnectTimeout: 5 * time.Second, Timeout: 10 * time.Second, MaxInFlight: 8,
 		Retry: route.RetryPolicy{Schedule: []time.Duration{0}, MaxAttempts: 3},
 	}

@@ -5,16 +5,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"code.dny.dev/ssrf"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
@@ -35,6 +35,7 @@ const (
 
 // Sender makes attempts: one HTTP POST each, redirects not followed, every address checked after it was resolved.
 type Sender struct {
+	dialer    *dialer
 	plain     *plainClient    // http
 	secure    *http.Transport // https: HTTP/2 where the destination speaks it
 	userAgent string
@@ -45,31 +46,24 @@ type connectTimeoutKey struct{}
 // NewSender makes a sender that refuses private, loopback, link-local and other special addresses, except those in
 // allowed.
 func NewSender(allowed []netip.Prefix, version string) *Sender {
-	var v4, v6 []netip.Prefix
-	for _, prefix := range allowed {
-		if prefix.Addr().Is4() {
-			v4 = append(v4, prefix)
-		} else {
-			v6 = append(v6, prefix)
-		}
-	}
-	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		dialer := net.Dialer{Control: guard.Safe}
-		return dialer.DialContext(ctx, network, address)
-	}
-	s := &Sender{userAgent: "Kapsel/" + version}
+	return NewProxiedSender(nil, allowed, version)
+}
+
+// NewProxiedSender makes a sender like NewSender's whose connections go through an HTTP proxy, by CONNECT. The proxy's URL
+// is http or https, with credentials for it if it wants any. Nil: connections are direct.
+func NewProxiedSender(proxy *url.URL, allowed []netip.Prefix, version string) *Sender {
+	s := &Sender{dialer: &dialer{guard: newGuard(allowed), proxy: proxy}, userAgent: "Kapsel/" + version}
 	s.plain = newPlainClient(func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := withConnectTimeout(ctx)
 		defer cancel()
-		return dial(ctx, network, address)
+		return s.dialer.dial(ctx, network, address)
 	})
 	s.secure = &http.Transport{
-		Proxy: nil, // the guard must see the destination's own address
+		Proxy: nil, // the dialer goes through it, so that the guard sees the destination's own address
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := withConnectTimeout(ctx)
 			defer cancel()
-			conn, err := dial(ctx, network, address)
+			conn, err := s.dialer.dial(ctx, network, address)
 			if err != nil {
 				return nil, err
 			}
@@ -131,6 +125,10 @@ func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
 	ctx = context.WithValue(ctx, connectTimeoutKey{}, destination.ConnectTimeout)
 	ctx, cancel := context.WithTimeout(ctx, destination.Timeout)
 	defer cancel()
+	if destination.Broken != "" {
+		fail(attempt, leafv1.Failure_FAILURE_CONFIGURATION, errors.New(destination.Broken))
+		return attempt
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, destination.URL, bytes.NewReader(job.Event.Body))
 	if err != nil {
 		fail(attempt, leafv1.Failure_FAILURE_CONFIGURATION, err)
@@ -159,18 +157,19 @@ func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
 	attempt.Outcome = leafv1.Outcome_OUTCOME_FAILED
 	attempt.Failure = leafv1.Failure_FAILURE_STATUS
 	attempt.RetryAfter = retryAfter(response.StatusCode, response.Header, time.Now())
-	attempt.Diagnosis = "status " + strconv.Itoa(response.StatusCode)
+	attempt.Diagnosis = diagnoseStatus(response)
 	if err != nil {
 		attempt.Diagnosis += ", body broke off: " + err.Error()
 	}
 	return attempt
 }
 
-// headers are those of the request: original ones by policy, the destination's own, Standard Webhooks and Kapsel's.
+// headers are those of the request: original ones by policy, the destination's own, Standard Webhooks, the trace's
+// and Kapsel's.
 // A late retry is signed afresh, since a receiver's tolerance is minutes.
 func (s *Sender) headers(job Job, now time.Time) http.Header {
 	event, destination := job.Event, job.Destination
-	header := make(http.Header, 10+len(destination.Headers)+len(destination.Forwarded))
+	header := make(http.Header, 12+len(destination.Headers)+len(destination.Forwarded))
 	if destination.ForwardAll || len(destination.Forwarded) > 0 {
 		forward(header, event.Headers, destination)
 	}
@@ -181,12 +180,19 @@ func (s *Sender) headers(job Job, now time.Time) http.Header {
 		header[name] = values
 	}
 	messageID := id.Event.Text(event.ID)
-	header["User-Agent"] = []string{s.userAgent}
-	header["Webhook-Id"] = []string{messageID}
-	header["Webhook-Timestamp"] = []string{strconv.FormatInt(now.Unix(), 10)}
-	header["Webhook-Signature"] = []string{destination.Signer.Sign(messageID, now, event.Body)}
-	header["Kapsel-Attempt"] = []string{strconv.Itoa(job.Attempts + 1)}
-	header["Kapsel-Received-At"] = []string{event.ReceivedAt.UTC().Format(time.RFC3339Nano)}
+	trace := traceOf(event.ID, event.Headers)
+	// One array for all: each value would cost an allocation.
+	values := []string{
+		s.userAgent, messageID, strconv.FormatInt(now.Unix(), 10), destination.Signer.Sign(messageID, now, event.Body),
+		strconv.Itoa(job.Attempts + 1), event.ReceivedAt.UTC().Format(time.RFC3339Nano), trace.traceparent(), trace.state,
+	}
+	names := destination.SignatureHeaders
+	for i, name := range [...]string{"User-Agent", names.ID, names.Timestamp, names.Signature, "Kapsel-Attempt", "Kapsel-Received-At", "Traceparent", "Tracestate"} {
+		header[name] = values[i : i+1 : i+1]
+	}
+	if trace.state == "" {
+		delete(header, "Tracestate")
+	}
 	spellForOneTry(header)
 	return header
 }
@@ -206,7 +212,7 @@ func spellForOneTry(header http.Header) {
 // and those that the request sets itself.
 var notForwarded = []string{"Authorization", "Connection", "Content-Length", "Cookie", "Expect", "Host", "Keep-Alive",
 	"Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	"Webhook-Id", "Webhook-Signature", "Webhook-Timestamp", "Kapsel-Attempt", "Kapsel-Received-At"}
+	"Webhook-Id", "Webhook-Signature", "Webhook-Timestamp", "Kapsel-Attempt", "Kapsel-Received-At", "Traceparent", "Tracestate"}
 
 func forward(header http.Header, lines []byte, destination *route.Destination) {
 	for line := range strings.SplitSeq(string(lines), "\r\n") {

@@ -24,6 +24,7 @@ const (
 	Event       Kind = "evt"
 	Delivery    Kind = "dlv"
 	Attempt     Kind = "att"
+	Replay      Kind = "rpl"
 	Node        Kind = "nod"
 )
 

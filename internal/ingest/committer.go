@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/kapsel-dev/kapsel/internal/delivery"
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -180,8 +182,18 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 
 // handOver gives the new deliveries of this node to the dispatcher, and takes back the room of those that are not new.
 func (c *Committer) handOver(batch []*pending, outcomes []outcome, leaseEnds time.Time) {
+	held := 0
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			// They are committed and leased: the claim brings them when the leases end.
+			c.log.Error("panic while handing over", "panic", fmt.Sprint(panicked))
+			c.unreserve(batch[held:])
+		}
+	}()
+	fault.Pass(fault.IngestHandOver)
 	debug := c.log.Enabled(context.Background(), slog.LevelDebug)
 	for i, p := range batch {
+		held = i + 1
 		if debug {
 			c.log.Debug("stored", "event_id", id.Event.Text(outcomes[i].eventID), "duplicate", outcomes[i].duplicate,
 				"deliveries", len(p.deliveries), "payload_bytes", len(p.event.Body), "defect", p.event.Defect)

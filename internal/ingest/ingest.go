@@ -20,6 +20,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/internal/signature"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -36,7 +37,10 @@ var (
 // Webhook is what a source sent, verified or not.
 type Webhook struct {
 	Endpoint *route.Endpoint
-	Header   http.Header
+	// Method and URL as signatures cover them: the URL that the source was given, with the request's query. Both may be
+	// empty when the endpoint's Verifier does not say SignsURL.
+	Method, URL string
+	Header      http.Header
 	// Body is kept: the caller must not change it afterwards.
 	Body          []byte
 	ReceivedAt    time.Time
@@ -79,10 +83,14 @@ func (in *Ingest) Accept(ctx context.Context, w Webhook) (Receipt, error) {
 	preset := w.Endpoint.Preset
 	if w.Trusted {
 		preset = verifiedByAPIKey
-	} else if err := w.Endpoint.Verifier.Verify(w.Header, w.Body, w.ReceivedAt); err != nil {
+	} else if err := w.Endpoint.Verifier.Verify(w.request(), w.ReceivedAt); err != nil {
 		return Receipt{}, err
 	}
 	return in.committer.commit(ctx, newPending(w, preset))
+}
+
+func (w Webhook) request() signature.Request {
+	return signature.Request{Method: w.Method, URL: w.URL, Header: w.Header, Body: w.Body}
 }
 
 // newPending decides all that is decided about a webhook before it is stored.
@@ -95,6 +103,9 @@ func newPending(w Webhook, preset string) *pending {
 	}
 	if w.Endpoint.RequireJSON {
 		event.Defect = jsonDefect(w.Body)
+	}
+	if w.Endpoint.Schema != nil && event.Defect == "" {
+		event.Defect = w.Endpoint.Schema.Defect(w.Body)
 	}
 	event.Type = store.CleanText(eventType(w), maxEventTypeBytes)
 	p := &pending{
@@ -109,11 +120,7 @@ func newPending(w Webhook, preset string) *pending {
 		p.deliveries = []pendingDelivery{{id: id.New()}} // the duty to write its dead letter
 		return p
 	}
-	for _, destination := range w.Endpoint.Destinations {
-		if destination.Matches(event.Type) {
-			p.deliveries = append(p.deliveries, pendingDelivery{id: id.New(), destination: destination})
-		}
-	}
+	p.fanOut(w)
 	return p
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
+	"github.com/kapsel-dev/kapsel/internal/jsonpath"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 )
@@ -151,7 +152,7 @@ func TestDeduplicationKeyComesFromItsSource(t *testing.T) {
 		}
 		return h
 	}
-	path := route.Dedup{Source: route.DedupJSONPath, Name: "data.id"}
+	path := route.Dedup{Source: route.DedupJSONPath, Path: jsonpath.Parse("data.id")}
 	for _, test := range []struct {
 		name     string
 		dedup    route.Dedup

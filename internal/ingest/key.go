@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/tidwall/gjson"
-
 	"github.com/kapsel-dev/kapsel/internal/route"
 )
 
@@ -34,21 +32,26 @@ func dedupKey(w Webhook, bodySHA256 [sha256.Size]byte) string {
 		if key, found := w.Endpoint.Verifier.DeliveryID(w.Header, w.Body); found {
 			return "provider:" + key
 		}
+		if w.Endpoint.Verifier.RepeatsBody() {
+			return bodyKey(bodySHA256)
+		}
 	case route.DedupHeader:
 		if key := first(w.Header, dedup.Name); key != "" {
 			return "header:" + key
 		}
 	case route.DedupJSONPath:
 		// An empty value is no key, as with headers: it would make one event of all that leave the field empty.
-		if value := gjson.GetBytes(w.Body, dedup.Name); value.Type != gjson.Null && value.String() != "" {
-			return "json:" + value.String()
+		if value, _ := dedup.Path.Text(w.Body); value != "" {
+			return "json:" + value
 		}
 	case route.DedupBodyHash:
-		return "body:" + hex.EncodeToString(bodySHA256[:])
+		return bodyKey(bodySHA256)
 	case route.DedupNone:
 	}
 	return ""
 }
+
+func bodyKey(bodySHA256 [sha256.Size]byte) string { return "body:" + hex.EncodeToString(bodySHA256[:]) }
 
 func eventType(w Webhook) string {
 	switch source := w.Endpoint.EventType; source.Source {
@@ -58,7 +61,8 @@ func eventType(w Webhook) string {
 	case route.EventTypeHeader:
 		return first(w.Header, source.Name)
 	case route.EventTypeJSONPath:
-		return gjson.GetBytes(w.Body, source.Name).String()
+		text, _ := source.Path.Text(w.Body)
+		return text
 	case route.EventTypeNone:
 	}
 	return ""

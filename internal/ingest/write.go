@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -35,7 +36,12 @@ func (c *Committer) write(ctx context.Context, batch []*pending, deadline time.T
 }
 
 // writeOnce runs the statement. After a failed try it first looks whether that one was committed, its answer lost.
-func (c *Committer) writeOnce(ctx context.Context, batch []*pending, again bool) ([]outcome, error) {
+func (c *Committer) writeOnce(ctx context.Context, batch []*pending, again bool) (outcomes []outcome, err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("panic: %v", panicked) // tried again: sources wait for an answer
+		}
+	}()
 	stored := make(map[uuid.UUID]bool, len(batch))
 	todo := batch
 	if again {
@@ -56,15 +62,21 @@ func (c *Committer) writeOnce(ctx context.Context, batch []*pending, again bool)
 		}
 	}
 	if len(todo) > 0 {
+		if err := fault.Point(fault.IngestBeforeCommit); err != nil {
+			return nil, err
+		}
 		ids, err := c.db.CommitEvents(ctx, c.db.Engine(), c.params(todo))
 		if err != nil {
+			return nil, err
+		}
+		if err := fault.Point(fault.IngestAfterCommit); err != nil {
 			return nil, err
 		}
 		for _, eventID := range ids {
 			stored[eventID] = true
 		}
 	}
-	outcomes := make([]outcome, len(batch))
+	outcomes = make([]outcome, len(batch))
 	var repeats []*pending
 	for i, p := range batch {
 		outcomes[i] = p.stored()

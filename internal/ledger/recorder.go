@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -167,7 +168,12 @@ func (r *Recorder) recordApart(ctx context.Context, b *batch, refusal error) err
 
 // commit writes the batch once, and returns its leaf indexes. After a failed try it first looks whether that one was
 // committed although its answer was lost.
-func (r *Recorder) commit(ctx context.Context, b *batch, try int, since time.Time) (map[uuid.UUID]int64, error) {
+func (r *Recorder) commit(ctx context.Context, b *batch, try int, since time.Time) (indexes map[uuid.UUID]int64, err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("panic: %v", panicked) // the batch is tried again: its results are nowhere else
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	if try > 1 {
@@ -176,11 +182,17 @@ func (r *Recorder) commit(ctx context.Context, b *batch, try int, since time.Tim
 			return indexes, err
 		}
 	}
+	if err := fault.Point(fault.RecorderBeforeCommit); err != nil {
+		return nil, err
+	}
 	rows, err := r.db.RecordAttempts(ctx, r.db.Engine(), b.params)
 	if err != nil {
 		return nil, err
 	}
-	indexes := make(map[uuid.UUID]int64, len(rows))
+	if err := fault.Point(fault.RecorderAfterCommit); err != nil {
+		return nil, err
+	}
+	indexes = make(map[uuid.UUID]int64, len(rows))
 	for _, row := range rows {
 		indexes[row.AttemptID] = row.LeafIndex
 	}

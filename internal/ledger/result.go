@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 )
 
 // Event is what a delivery carries, shared by all deliveries of the event. It is never changed.
@@ -74,7 +75,7 @@ type Response struct {
 	Excerpt []byte
 }
 
-// Verdict is what follows an attempt: just one of its fields is set.
+// Verdict is what follows an attempt: one of Delivered, RetryAt and Dead is set.
 type Verdict struct {
 	// Delivered closes the delivery.
 	Delivered bool
@@ -84,6 +85,15 @@ type Verdict struct {
 	Dead leafv1.DeadLetterReason
 	// Diagnosis of a dead letter.
 	Diagnosis string
+	// Disable ends deliveries to the destination, beside what becomes of this one. The zero value leaves it as it is.
+	Disable Disable
+}
+
+// Disable says that a destination may not be delivered to any more, and why.
+type Disable struct {
+	Reason kapselv1.DisableReason
+	// Detail is for people: the last error and what to do.
+	Detail string
 }
 
 // Result is an attempt and its verdict. Attempt is nil when an event is given up without one.

@@ -31,6 +31,9 @@ type Config struct {
 	Hold time.Duration
 	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.
 	AllowedDestinations []netip.Prefix
+	// EgressProxy is an HTTP proxy that deliveries go through, by CONNECT. Destinations are resolved and checked here all the
+	// same; the proxy's own address is not. Default: none.
+	EgressProxy *url.URL
 	// SealLeaves and SealAge say when a tree head is signed: so many leaves wait, or the oldest is so old.
 	// Defaults 100 and 10 s.
 	SealLeaves int64
@@ -91,6 +94,9 @@ func (c Config) Validate() error {
 		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			errs = append(errs, fmt.Errorf("public URL %q: want http:// or https:// and a host", c.PublicURL))
 		}
+	}
+	if p := c.EgressProxy; p != nil && (p.Hostname() == "" || p.Scheme != "http" && p.Scheme != "https" || p.Path != "" && p.Path != "/" || p.RawQuery != "" || p.Fragment != "") {
+		errs = append(errs, fmt.Errorf("egress proxy %q: want http:// or https://, a host, and nothing behind its port", p.Redacted()))
 	}
 	if c.LogOrigin != "" && !originPattern.MatchString(c.LogOrigin) {
 		errs = append(errs, fmt.Errorf("log origin %q: want a URL without scheme, spaces and plus signs", c.LogOrigin))

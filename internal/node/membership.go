@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/kapsel-dev/kapsel/internal/delivery"
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -56,6 +57,9 @@ func (m *membership) Run(ctx context.Context) error {
 }
 
 func (m *membership) beat(ctx context.Context) error {
+	if err := fault.Point(fault.MembershipBeat); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, heartbeatInterval)
 	defer cancel()
 	return m.db.Heartbeat(ctx, m.db.Engine(), store.HeartbeatParams{

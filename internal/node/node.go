@@ -111,7 +111,7 @@ func (n *Node) build(ctx context.Context) error {
 		return err
 	}
 	n.recorder = ledger.NewRecorder(n.db, n.id, logID, log.With("component", "recorder"), func(int) { n.sealer.Wake() })
-	n.sender = delivery.NewSender(n.config.AllowedDestinations, n.config.Version)
+	n.sender = delivery.NewProxiedSender(n.config.EgressProxy, n.config.AllowedDestinations, n.config.Version)
 	leases := delivery.NewLeases(n.db, n.id, log.With("component", "delivery"))
 	n.dispatcher = delivery.NewDispatcher(n.id, n.sender, n.recorder, leases, log.With("component", "delivery"))
 	n.routes = route.NewTable(n.db, n.keys, log.With("component", "routes"))
@@ -133,6 +133,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.http = server.NewHTTPServer(server.New(server.Deps{
 		DB: n.db, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
 		Reader: reader, Heads: n.heads, Authenticator: tenant.NewAuthenticator(n.db),
+		Tester:    delivery.NewTester(n.db, n.id, n.sender, n.recorder),
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		Logger: log.With("component", "server"), Version: n.config.Version, Ready: n.ready,
 	}))
@@ -148,6 +149,9 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("sealer", n.sealer.Run)
 	n.add("recorder", n.recorder.Run)
 	n.add("claimer", claimer.Run)
+	n.add("holder", delivery.NewHolder(n.db, n.routes, n.dispatcher, log.With("component", "holder")).Run)
+	n.add("removals", delivery.NewRemovals(n.db, delivery.RemovalSettle, log.With("component", "removals")).Run)
+	n.add("replayer", ledger.NewReplayer(n.db, log.With("component", "replayer")).Run)
 	n.add("committer", committer.Run)
 	return nil
 }

@@ -7,17 +7,18 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/tidwall/gjson"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/filter"
 	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/jsonpath"
+	"github.com/kapsel-dev/kapsel/internal/schema"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 	"github.com/kapsel-dev/kapsel/store"
@@ -32,13 +33,14 @@ const (
 const defaultDedupWindow = 24 * time.Hour
 
 // load reads the whole configuration. A row that cannot be compiled makes only its own endpoint or destination
-// unusable: it is left out, and named in problems.
-func load(ctx context.Context, db *store.DB, keys *secret.Keyring) (snapshot *Snapshot, problems []error, err error) {
+// unusable: it is left out, and named in problems. Filters that last had already are not compiled again.
+func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapshot) (snapshot *Snapshot, problems []error, err error) {
 	endpointRows, err1 := db.RouteEndpoints(ctx, db.Engine())
 	endpointSecretRows, err2 := db.RouteEndpointSecrets(ctx, db.Engine())
 	destinationRows, err3 := db.RouteDestinations(ctx, db.Engine())
 	destinationSecretRows, err4 := db.RouteDestinationSecrets(ctx, db.Engine())
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	removedIDs, err5 := db.RouteRemovedDestinations(ctx, db.Engine())
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return nil, nil, fmt.Errorf("read routes: %w", err)
 	}
 
@@ -51,10 +53,12 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring) (snapshot *Sn
 		}
 		secrets[row.EndpointID] = append(secrets[row.EndpointID], plain.Reveal())
 	}
+	unreadable := make(map[uuid.UUID]bool) // destinations of which a secret cannot be read
 	for _, row := range destinationSecretRows {
 		plain, err := keys.Unseal(row.Ciphertext, secret.AssociatedData(row.TenantID, row.SecretID, DestinationSecretPurpose))
 		if err != nil {
 			problems = append(problems, fmt.Errorf("secret of destination %s: %w", id.Destination.Text(row.DestinationID), err))
+			unreadable[row.DestinationID] = true
 			continue
 		}
 		secrets[row.DestinationID] = append(secrets[row.DestinationID], plain.Reveal())
@@ -63,9 +67,13 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring) (snapshot *Sn
 	snapshot = &Snapshot{
 		endpoints:    make(map[uuid.UUID]*Endpoint, len(endpointRows)),
 		destinations: make(map[uuid.UUID]*Destination, len(destinationRows)),
+		removed:      make(map[uuid.UUID]bool, len(removedIDs)),
+	}
+	for _, destinationID := range removedIDs {
+		snapshot.removed[destinationID] = true
 	}
 	for _, row := range endpointRows {
-		endpoint, err := compileEndpoint(row, secrets[row.EndpointID])
+		endpoint, err := compileEndpoint(row, secrets[row.EndpointID], last.Endpoint(row.EndpointID))
 		if err != nil {
 			problems = append(problems, fmt.Errorf("endpoint %s: %w", id.Endpoint.Text(row.EndpointID), err))
 			continue
@@ -73,11 +81,14 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring) (snapshot *Sn
 		snapshot.endpoints[endpoint.ID] = endpoint
 	}
 	for _, row := range destinationRows {
-		destination, err := compileDestination(row, secrets[row.DestinationID])
+		destination, err := compileDestination(row, secrets[row.DestinationID], last.Destination(row.DestinationID))
+		if err == nil && unreadable[row.DestinationID] {
+			err = errUnreadableSecret
+		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("destination %s: %w", id.Destination.Text(row.DestinationID), err))
 			// Its deliveries are held, never sent in another way than was asked for.
-			destination = brokenDestination(row)
+			destination = brokenDestination(row, err)
 		}
 		snapshot.destinations[destination.ID] = destination
 		if !destination.Active {
@@ -90,7 +101,7 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring) (snapshot *Sn
 	return snapshot, problems, nil
 }
 
-func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte) (*Endpoint, error) {
+func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte, last *Endpoint) (*Endpoint, error) {
 	var verification kapselv1.Verification
 	var dedup kapselv1.Deduplication
 	var eventType kapselv1.EventTypeSource
@@ -103,12 +114,17 @@ func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte) (*Endpoint, 
 	if err != nil {
 		return nil, err
 	}
+	compiled, err := compileSchema(row.JsonSchema, last)
+	if err != nil {
+		return nil, err
+	}
 	endpoint := &Endpoint{
 		TenantID: row.TenantID, ID: row.EndpointID,
 		Enabled:      row.State == "enabled" && row.TenantState == "active",
 		Preset:       config.Preset,
 		Verifier:     verifier,
 		RequireJSON:  row.PayloadFormat == "json",
+		Schema:       compiled,
 		MaxBodyBytes: int(row.MaxBodyBytes),
 		Dedup:        Dedup{Window: durationOr(dedup.Window, defaultDedupWindow)},
 	}
@@ -116,7 +132,7 @@ func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte) (*Endpoint, 
 	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_HEADER:
 		endpoint.Dedup.Source, endpoint.Dedup.Name = DedupHeader, http.CanonicalHeaderKey(dedup.Header)
 	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_JSON_PATH:
-		endpoint.Dedup.Source, endpoint.Dedup.Name = DedupJSONPath, plainPath(dedup.JsonPath)
+		endpoint.Dedup.Source, endpoint.Dedup.Path = DedupJSONPath, jsonpath.Parse(dedup.JsonPath)
 	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_BODY_HASH:
 		endpoint.Dedup.Source = DedupBodyHash
 	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_NONE:
@@ -126,18 +142,29 @@ func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte) (*Endpoint, 
 	}
 	switch eventType.Kind {
 	case kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_HEADER:
-		endpoint.EventType = EventType{EventTypeHeader, http.CanonicalHeaderKey(eventType.Header)}
+		endpoint.EventType = EventType{Source: EventTypeHeader, Name: http.CanonicalHeaderKey(eventType.Header)}
 	case kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_JSON_PATH:
-		endpoint.EventType = EventType{EventTypeJSONPath, plainPath(eventType.JsonPath)}
+		endpoint.EventType = EventType{Source: EventTypeJSONPath, Path: jsonpath.Parse(eventType.JsonPath)}
 	case kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_NONE:
 		endpoint.EventType = EventType{Source: EventTypeNone}
 	}
 	return endpoint, nil
 }
 
+// compileSchema compiles a stored schema, unless the last snapshot has it already. Nil: there is none.
+func compileSchema(text string, last *Endpoint) (*schema.Schema, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if last != nil && last.Schema != nil && last.Schema.Text() == text {
+		return last.Schema, nil
+	}
+	return schema.Compile(text)
+}
+
 // SignatureConfig is the verification of an endpoint as package signature takes it.
 func SignatureConfig(v *kapselv1.Verification) signature.Config {
-	config := signature.Config{Preset: v.GetPreset(), Tolerance: v.GetTolerance().AsDuration()}
+	config := signature.Config{Preset: v.GetPreset(), Tolerance: v.GetTolerance().AsDuration(), SignedURL: v.GetSignedUrl()}
 	if config.Preset == "" {
 		config.Preset = signature.PresetNone
 	}
@@ -147,33 +174,52 @@ func SignatureConfig(v *kapselv1.Verification) signature.Config {
 		if g.Encoding == kapselv1.SignatureEncoding_SIGNATURE_ENCODING_BASE64 {
 			config.Encoding = signature.Base64
 		}
+		switch g.Algorithm {
+		case kapselv1.SignatureAlgorithm_SIGNATURE_ALGORITHM_HMAC_SHA1:
+			config.Algorithm = signature.HMACSHA1
+		case kapselv1.SignatureAlgorithm_SIGNATURE_ALGORITHM_HMAC_SHA512:
+			config.Algorithm = signature.HMACSHA512
+		}
 	}
 	return config
 }
 
-func compileDestination(row store.RouteDestinationsRow, secrets [][]byte) (*Destination, error) {
-	var filter kapselv1.Filter
+func compileDestination(row store.RouteDestinationsRow, secrets [][]byte, last *Destination) (*Destination, error) {
 	var retry kapselv1.RetryPolicy
+	var ordering kapselv1.Ordering
 	var headers []struct{ Name, Value string }
-	if err := errors.Join(decode(row.Filter, &filter), decode(row.RetryPolicy, &retry), json.Unmarshal(row.Headers, &headers)); err != nil {
+	if err := errors.Join(decode(row.RetryPolicy, &retry), json.Unmarshal(row.Headers, &headers)); err != nil {
 		return nil, err
 	}
-	signer, err := signature.NewSigner(secrets)
+	if row.Ordering != nil {
+		if err := decode(row.Ordering, &ordering); err != nil {
+			return nil, err
+		}
+	}
+	events, err := compileFilter(row.Filter, last)
+	if err != nil {
+		return nil, err
+	}
+	signer, names, err := compileSigning(row.Signing, secrets)
 	if err != nil {
 		return nil, err
 	}
 	destination := &Destination{
 		TenantID: row.TenantID, ID: row.DestinationID, EndpointID: row.EndpointID,
-		URL:            row.URL,
-		Active:         row.State == "enabled",
-		Signer:         signer,
+		URL:    row.URL,
+		Active: row.State == "enabled",
+		Signer: signer, SignatureHeaders: names,
 		Headers:        make(http.Header, len(headers)),
 		ForwardAll:     slices.Contains(row.ForwardedHeaders, "*"),
 		ConnectTimeout: time.Duration(row.ConnectTimeoutMs) * time.Millisecond,
 		Timeout:        time.Duration(row.TimeoutMs) * time.Millisecond,
 		MaxInFlight:    int(row.MaxInFlight),
 		Retry:          compileRetry(&retry),
-		eventTypes:     filter.EventTypes,
+		Ordering:       compileOrdering(&ordering),
+		Filter:         events,
+	}
+	if row.RatePerSecond != nil {
+		destination.RatePerSecond = int(*row.RatePerSecond)
 	}
 	for _, h := range headers {
 		destination.Headers.Add(h.Name, h.Value)
@@ -186,15 +232,42 @@ func compileDestination(row store.RouteDestinationsRow, secrets [][]byte) (*Dest
 
 // brokenDestination stands for one that could not be compiled. Its events still wait for it, those that its filter takes
 // if that can be read.
-func brokenDestination(row store.RouteDestinationsRow) *Destination {
-	var filter kapselv1.Filter
-	if decode(row.Filter, &filter) != nil {
-		filter.Reset()
+func brokenDestination(row store.RouteDestinationsRow, cause error) *Destination {
+	events, err := compileFilter(row.Filter, nil)
+	if err != nil {
+		var stored kapselv1.Filter
+		if decode(row.Filter, &stored) != nil {
+			stored.Reset()
+		}
+		events = filter.Types(stored.EventTypes)
 	}
 	return &Destination{
 		TenantID: row.TenantID, ID: row.DestinationID, EndpointID: row.EndpointID,
-		URL: row.URL, Retry: compileRetry(&kapselv1.RetryPolicy{}), eventTypes: filter.EventTypes,
+		URL: row.URL, Retry: compileRetry(&kapselv1.RetryPolicy{}), Filter: events, Broken: cause.Error(),
 	}
+}
+
+// compileFilter compiles a stored filter, unless the last snapshot has its expression already: configuration is read every
+// few seconds, and a compiler run for each destination would be felt.
+func compileFilter(stored []byte, last *Destination) (*filter.Filter, error) {
+	var given kapselv1.Filter
+	if err := decode(stored, &given); err != nil {
+		return nil, err
+	}
+	if last != nil && last.Filter.Expression() == given.Expression {
+		return last.Filter.With(given.EventTypes), nil
+	}
+	return filter.New(given.EventTypes, given.Expression)
+}
+
+func compileOrdering(o *kapselv1.Ordering) Ordering {
+	switch key := o.GetKey().(type) {
+	case *kapselv1.Ordering_Header:
+		return Ordering{Header: http.CanonicalHeaderKey(key.Header)}
+	case *kapselv1.Ordering_JsonPath:
+		return Ordering{JSONPath: jsonpath.Parse(key.JsonPath)}
+	}
+	return Ordering{}
 }
 
 // Defaults of a retry policy: the schedule that Standard Webhooks recommends, 10 attempts over about 75 hours.
@@ -239,15 +312,6 @@ func compileRetry(p *kapselv1.RetryPolicy) RetryPolicy {
 		policy.FatalStatuses = append(policy.FatalStatuses, int(status))
 	}
 	return policy
-}
-
-// plainPath spells a dotted path of object members for gjson, without the meanings that it gives to *, ?, # and so on.
-func plainPath(path string) string {
-	members := strings.Split(path, ".")
-	for i, member := range members {
-		members[i] = gjson.Escape(member)
-	}
-	return strings.Join(members, ".")
 }
 
 func durationOr(d *durationpb.Duration, fallback time.Duration) time.Duration {

@@ -7,12 +7,13 @@ package route
 
 import (
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/kapsel-dev/kapsel/internal/filter"
+	"github.com/kapsel-dev/kapsel/internal/jsonpath"
+	"github.com/kapsel-dev/kapsel/internal/schema"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 )
 
@@ -21,6 +22,7 @@ type Snapshot struct {
 	endpoints    map[uuid.UUID]*Endpoint
 	destinations map[uuid.UUID]*Destination
 	inactive     []uuid.UUID
+	removed      map[uuid.UUID]bool
 }
 
 // Endpoint returns the endpoint with that id, nil when there is none.
@@ -29,8 +31,22 @@ func (s *Snapshot) Endpoint(id uuid.UUID) *Endpoint { return s.endpoints[id] }
 // Destination returns the destination with that id, nil when there is none.
 func (s *Snapshot) Destination(id uuid.UUID) *Destination { return s.destinations[id] }
 
+// Removed reports whether the destination was deleted a short while ago: no newer snapshot will have it.
+func (s *Snapshot) Removed(id uuid.UUID) bool { return s.removed[id] }
+
 // InactiveDestinations are the ids of those that are paused or disabled: their deliveries are held.
 func (s *Snapshot) InactiveDestinations() []uuid.UUID { return s.inactive }
+
+// ActiveDestinations are those that are delivered to.
+func (s *Snapshot) ActiveDestinations() []*Destination {
+	active := make([]*Destination, 0, len(s.destinations))
+	for _, destination := range s.destinations {
+		if destination.Active {
+			active = append(active, destination)
+		}
+	}
+	return active
+}
 
 // Endpoint says how to take a webhook in.
 type Endpoint struct {
@@ -41,7 +57,9 @@ type Endpoint struct {
 	Preset   string
 	Verifier *signature.Verifier
 	// RequireJSON sends a payload that is not JSON to the dead letters.
-	RequireJSON  bool
+	RequireJSON bool
+	// Schema sends a payload that violates it to the dead letters. Nil: there is none.
+	Schema       *schema.Schema
 	MaxBodyBytes int
 	Dedup        Dedup
 	EventType    EventType
@@ -64,8 +82,10 @@ const (
 // Dedup says which webhooks are the same.
 type Dedup struct {
 	Source DedupSource
-	// Name of the header, canonical, or the JSON path.
+	// Name of the header, canonical.
 	Name string
+	// Path of the JSON member.
+	Path jsonpath.Path
 	// Window for which a key is remembered.
 	Window time.Duration
 }
@@ -84,8 +104,10 @@ const (
 // EventType says how to find an event's type.
 type EventType struct {
 	Source EventTypeSource
-	// Name of the header, canonical, or the JSON path.
+	// Name of the header, canonical.
 	Name string
+	// Path of the JSON member.
+	Path jsonpath.Path
 }
 
 // Destination says how to deliver.
@@ -94,7 +116,11 @@ type Destination struct {
 	URL                      string
 	// Active is false when the destination is paused or disabled: its deliveries wait in the queue.
 	Active bool
+	// Broken says which setting cannot be honoured, empty when all can: nothing may be sent then. Such a one is not Active.
+	Broken string
 	Signer *signature.Signer
+	// SignatureHeaders are the names of the headers that the signature takes.
+	SignatureHeaders SignatureHeaders
 	// Headers are added to each request.
 	Headers http.Header
 	// Forwarded names the original headers to pass on, canonical; ForwardAll passes on all that are safe to.
@@ -103,17 +129,26 @@ type Destination struct {
 	ConnectTimeout time.Duration
 	Timeout        time.Duration
 	MaxInFlight    int
-	Retry          RetryPolicy
-	eventTypes     []string
+	// RatePerSecond is how many attempts a second may be made over all nodes. Zero: any number.
+	RatePerSecond int
+	Retry         RetryPolicy
+	Ordering      Ordering
+	// Filter says which events it gets. It is never nil in a snapshot.
+	Filter *filter.Filter
 }
 
-// Matches reports whether the destination takes events of that type. A pattern that ends in "*" stands for all types that
-// begin so.
-func (d *Destination) Matches(eventType string) bool {
-	return len(d.eventTypes) == 0 || slices.ContainsFunc(d.eventTypes, func(pattern string) bool {
-		prefix, open := strings.CutSuffix(pattern, "*")
-		return pattern == eventType || open && strings.HasPrefix(eventType, prefix)
-	})
+// SignatureHeaders are the names of the headers that a signature takes, canonical.
+type SignatureHeaders struct{ ID, Timestamp, Signature string }
+
+// StandardHeaders are the names of Standard Webhooks.
+var StandardHeaders = SignatureHeaders{ID: "Webhook-Id", Timestamp: "Webhook-Timestamp", Signature: "Webhook-Signature"}
+
+// Ordering says by which key events are delivered one after the other. The zero value keeps no order.
+type Ordering struct {
+	// Header with the key, canonical; or else
+	Header string
+	// JSONPath of the key in the payload.
+	JSONPath jsonpath.Path
 }
 
 // RetryPolicy says when a failed delivery is tried again. Zero values never occur: the loader fills in the defaults.

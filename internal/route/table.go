@@ -48,7 +48,7 @@ func (t *Table) Poke() {
 func (t *Table) Refresh(ctx context.Context) error {
 	t.reading.Lock()
 	defer t.reading.Unlock()
-	snapshot, problems, err := load(ctx, t.db, t.keys)
+	snapshot, problems, err := load(ctx, t.db, t.keys, t.Snapshot())
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,9 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/kapsel-dev/kapsel/internal/filter"
 	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/jsonpath"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -26,7 +28,7 @@ func verifies(t *testing.T, endpoint *Endpoint, secret string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return endpoint.Verifier.Verify(header, body, time.Now()) == nil
+	return endpoint.Verifier.Verify(signature.Request{Header: header, Body: body}, time.Now()) == nil
 }
 
 func TestSnapshotHoldsWhatTheTablesSay(t *testing.T) {
@@ -45,10 +47,10 @@ func TestSnapshotHoldsWhatTheTablesSay(t *testing.T) {
 	if endpoint.TenantID != r.tenant || !endpoint.Enabled || endpoint.Preset != "github" || !endpoint.RequireJSON || endpoint.MaxBodyBytes != 4096 {
 		t.Errorf("endpoint: %+v", endpoint)
 	}
-	if want := (Dedup{DedupHeader, "X-Delivery", 90 * time.Second}); endpoint.Dedup != want {
+	if want := (Dedup{Source: DedupHeader, Name: "X-Delivery", Window: 90 * time.Second}); !reflect.DeepEqual(endpoint.Dedup, want) {
 		t.Errorf("deduplication: got %+v, want %+v", endpoint.Dedup, want)
 	}
-	if want := (EventType{EventTypeJSONPath, "meta.kind"}); endpoint.EventType != want {
+	if want := (EventType{Source: EventTypeJSONPath, Path: jsonpath.Parse("meta.kind")}); !reflect.DeepEqual(endpoint.EventType, want) {
 		t.Errorf("event type: got %+v, want %+v", endpoint.EventType, want)
 	}
 	if !verifies(t, endpoint, githubSecret) || !verifies(t, endpoint, "second") || verifies(t, endpoint, "third") {
@@ -73,7 +75,7 @@ func TestSnapshotHoldsWhatTheTablesSay(t *testing.T) {
 		t.Errorf("destinations of the endpoint: %v", endpoint.Destinations)
 	}
 	for eventType, want := range map[string]bool{"push": true, "pushed": false, "invoice.paid": true, "invoice.": true, "invoice": false, "": false} {
-		if got := destination.Matches(eventType); got != want {
+		if got := destination.Filter.MatchesType(eventType); got != want {
 			t.Errorf("Matches(%q): got %v, want %v", eventType, got, want)
 		}
 	}
@@ -85,7 +87,7 @@ func TestSnapshotHoldsWhatTheTablesSay(t *testing.T) {
 func TestAStarAloneMatchesEveryEventType(t *testing.T) {
 	for _, types := range [][]string{nil, {"*"}, {"push", "*"}} {
 		for _, eventType := range []string{"", "push", "a.b"} {
-			if d := (&Destination{eventTypes: types}); !d.Matches(eventType) {
+			if d := (&Destination{Filter: filter.Types(types)}); !d.Filter.MatchesType(eventType) {
 				t.Errorf("filter %v does not match %q", types, eventType)
 			}
 		}
@@ -98,10 +100,10 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 	destinationID := r.destination(endpointID, `{}`, `{}`)
 	snapshot := r.refresh()
 	endpoint, destination := snapshot.Endpoint(endpointID), snapshot.Destination(destinationID)
-	if endpoint.Preset != "none" || endpoint.Dedup != (Dedup{DedupAuto, "", 24 * time.Hour}) || endpoint.EventType != (EventType{}) {
+	if endpoint.Preset != "none" || !reflect.DeepEqual(endpoint.Dedup, Dedup{Window: 24 * time.Hour}) || !reflect.DeepEqual(endpoint.EventType, EventType{}) {
 		t.Errorf("endpoint: %+v", endpoint)
 	}
-	if !destination.Matches("anything") || !destination.Matches("") {
+	if !destination.Filter.MatchesType("anything") || !destination.Filter.MatchesType("") {
 		t.Error("an empty filter does not match everything")
 	}
 	total := time.Duration(0)
@@ -207,7 +209,7 @@ func TestABrokenRowHoldsOnlyItsOwnTraffic(t *testing.T) {
 				t.Errorf("inactive destinations %v: held %v, want %v", snapshot.InactiveDestinations(), got, test.held)
 			}
 			// Deliveries are still made for it, just those that it takes, and wait.
-			if d := snapshot.Destination(destination); d == nil || d.Active == test.held || !d.Matches("push") || d.Matches("pull") {
+			if d := snapshot.Destination(destination); d == nil || d.Active == test.held || !d.Filter.MatchesType("push") || d.Filter.MatchesType("pull") {
 				t.Errorf("destination: %+v", d)
 			}
 			if e := snapshot.Endpoint(endpoint); e != nil && !slices.Equal(e.Destinations, []*Destination{snapshot.Destination(destination)}) {

@@ -8,11 +8,13 @@ import (
 	"time"
 )
 
-// Config says how an endpoint's webhooks are signed. Except for Tolerance, the fields after
-// Preset belong to PresetGeneric, and setting one beside another preset is an error.
+// Config says how an endpoint's webhooks are signed. Except for Tolerance and SignedURL, the
+// fields after Preset belong to PresetGeneric, and setting one beside another preset is an error.
 type Config struct {
 	// Preset is the name of a preset.
 	Preset string
+	// Algorithm of the HMAC. Default HMACSHA256.
+	Algorithm Algorithm
 	// Header carries the signature. Default X-Signature.
 	Header string
 	// Encoding of the signature. Default Hex.
@@ -20,13 +22,28 @@ type Config struct {
 	// Prefix stands before the signature in the header, such as "sha256=". At most 32 bytes
 	// of printable ASCII. Default none.
 	Prefix string
-	// Content is the signed text, a template over {timestamp} and {body}. Default "{body}", or
-	// "{timestamp}.{body}" with a TimestampHeader.
+	// Content is the signed text, a template over {timestamp}, {body}, {method} and {url}. Default
+	// "{body}", or "{timestamp}.{body}" with a TimestampHeader.
 	Content string
 	// TimestampHeader carries Unix seconds. Default none, which leaves replays to deduplication.
 	TimestampHeader string
 	// Tolerance replaces the preset's, where there is a timestamp: 1 s to 24 h. Zero keeps it.
 	Tolerance time.Duration
+	// SignedURL is the address that the provider was given, where the signature covers it. Default:
+	// the one that Verifier.URL is called with.
+	SignedURL string
+}
+
+// Check reports everything that is wrong with cfg.
+func (cfg Config) Check() error {
+	p, err := cfg.preset()
+	if err != nil {
+		return fmt.Errorf("signature configuration: %w", err)
+	}
+	if _, err := compile(p); err != nil {
+		return fmt.Errorf("signature configuration: %w", err)
+	}
+	return nil
 }
 
 // preset merges cfg into its preset. The error names everything that is wrong.
@@ -43,7 +60,7 @@ func (cfg Config) preset() (Preset, error) {
 	}
 	if cfg.Tolerance != 0 {
 		switch {
-		case p.TimestampHeader == "" && p.TimestampPrefix == "":
+		case !p.Timed():
 			errs = append(errs, fmt.Errorf("preset %s carries no timestamp here: leave out the tolerance", p.Name))
 		case cfg.Tolerance < minTolerance || cfg.Tolerance > maxTolerance:
 			errs = append(errs, fmt.Errorf("tolerance %v is outside %v to %v", cfg.Tolerance, minTolerance, maxTolerance))
@@ -51,10 +68,24 @@ func (cfg Config) preset() (Preset, error) {
 			p.Tolerance = cfg.Tolerance
 		}
 	}
+	if cfg.SignedURL != "" {
+		if !strings.Contains(p.Content, "{url}") {
+			errs = append(errs, fmt.Errorf("preset %s signs no URL here: leave out the signed URL", p.Name))
+		} else if err := checkSignedURL(cfg.SignedURL); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	return p, errors.Join(errs...)
 }
 
 func (cfg Config) customise(p *Preset) (errs []error) {
+	switch cfg.Algorithm {
+	case AlgorithmNone:
+	case HMACSHA1, HMACSHA256, HMACSHA512:
+		p.Algorithm = cfg.Algorithm
+	default:
+		errs = append(errs, fmt.Errorf("preset %s makes HMACs only: choose SHA-256, SHA-512 or SHA-1", p.Name))
+	}
 	if cfg.Header != "" {
 		p.Header = cfg.Header
 	}
@@ -67,6 +98,12 @@ func (cfg Config) customise(p *Preset) (errs []error) {
 	}
 	if cfg.Content != "" {
 		p.Content = cfg.Content
+	}
+	if strings.Count(p.Content, "{body}") != 1 {
+		errs = append(errs, errNoBody)
+	}
+	if strings.Contains(p.Content, "{form}") || strings.Contains(p.Content, "{"+jsonPlaceholder) {
+		errs = append(errs, errors.New("signed content may hold {timestamp}, {body}, {method} and {url} only"))
 	}
 	for _, name := range []string{p.Header, p.TimestampHeader} {
 		if name != "" && !validHeaderName(name) {
@@ -91,6 +128,7 @@ func (cfg Config) refuseCustom(preset string) (errs []error) {
 			errs = append(errs, fmt.Errorf("preset %s fixes its %s: leave it out, or use preset %s", preset, what, PresetGeneric))
 		}
 	}
+	refuse(cfg.Algorithm != AlgorithmNone, "algorithm")
 	refuse(cfg.Header != "", "header")
 	refuse(cfg.Encoding != Hex, "encoding")
 	refuse(cfg.Prefix != "", "prefix")

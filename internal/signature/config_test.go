@@ -46,7 +46,21 @@ func TestWrongConfigurationIsRefusedWithTheRemedy(t *testing.T) {
 		{"long prefix", Config{Preset: PresetGeneric, Prefix: strings.Repeat("p", 33)}, []string{good}, "at most 32 bytes"},
 		{"content without body", Config{Preset: PresetGeneric, Content: "x"}, []string{good}, "{body} exactly once"},
 		{"content with body twice", Config{Preset: PresetGeneric, Content: "{body}{body}"}, []string{good}, "{body} exactly once"},
-		{"content with an unknown word", Config{Preset: PresetGeneric, Content: "{url}{body}"}, []string{good}, "{url} is none of"},
+		{"content with an unknown word", Config{Preset: PresetGeneric, Content: "{host}{body}"}, []string{good}, "{host} is none of"},
+		{"content with a form", Config{Preset: PresetGeneric, Content: "{form}{body}"}, []string{good}, "{method} and {url} only"},
+		{"content with a member", Config{Preset: PresetGeneric, Content: "{json:id}{body}"}, []string{good}, "{method} and {url} only"},
+		{"fixed algorithm", Config{Preset: PresetGitHub, Algorithm: HMACSHA1}, []string{good}, "fixes its algorithm"},
+		{"no HMAC", Config{Preset: PresetGeneric, Algorithm: Ed25519}, []string{good}, "HMACs only"},
+		{"signed URL beside a preset that signs none", Config{Preset: PresetGitHub, SignedURL: "https://a.example/"}, []string{good}, "signs no URL"},
+		{"relative signed URL", Config{Preset: "square", SignedURL: "/hooks"}, []string{good}, "absolute http or https URL"},
+		{"signed URL with a fragment", Config{Preset: "square", SignedURL: "https://a.example/#x"}, []string{good}, "fragment"},
+		{"no hex", Config{Preset: "adyen"}, []string{good}, "is not hex"},
+		{"no user", Config{Preset: "postmark"}, []string{good}, "user:password"},
+		{"text for an Ed25519 key", Config{Preset: "discord"}, []string{good}, "Ed25519 public key in hex"},
+		{"short Ed25519 key", Config{Preset: "discord"}, []string{"abcd"}, "want 32"},
+		{"text for an ECDSA key", Config{Preset: "sendgrid"}, []string{good}, "ECDSA P-256 public key"},
+		{"verify token alone", Config{Preset: "meta"}, []string{"verify_token:" + good}, "a secret that it signs with"},
+		{"empty verify token", Config{Preset: "meta"}, []string{good, "verify_token:"}, "has nothing after verify_token:"},
 		{"content with an open brace", Config{Preset: PresetGeneric, Content: "{body}{"}, []string{good}, "is none of"},
 		{"content with id", Config{Preset: PresetGeneric, Content: "{id}{body}"}, []string{good}, "no delivery id header"},
 		{"unsigned timestamp", Config{Preset: PresetGeneric, TimestampHeader: "Date", Content: "{body}"}, []string{good}, "must hold {timestamp} if"},
@@ -58,7 +72,7 @@ func TestWrongConfigurationIsRefusedWithTheRemedy(t *testing.T) {
 				t.Fatalf("error = %v, want one that says %q", err, c.want)
 			}
 			for _, s := range c.secrets {
-				if len(s) > 6 && strings.Contains(err.Error(), s) {
+				if len(s) > 6 && s != prefixVerifyToken && strings.Contains(err.Error(), s) {
 					t.Errorf("error quotes the secret: %v", err)
 				}
 			}
@@ -85,7 +99,7 @@ func TestEveryPresetCompiles(t *testing.T) {
 		if _, err := compile(p); err != nil {
 			t.Errorf("%s: %v", p.Name, err)
 		}
-		if p.DeliveryID.Header != "" && p.DeliveryID.JSON != "" || p.EventType.Header != "" && p.EventType.JSON != "" {
+		if p.DeliveryID.Header != "" && p.DeliveryID.JSON != nil || p.EventType.Header != "" && p.EventType.JSON != nil {
 			t.Errorf("%s: a field stands in two places", p.Name)
 		}
 	}

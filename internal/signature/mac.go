@@ -1,6 +1,7 @@
 package signature
 
 import (
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -33,15 +34,20 @@ func newMACKey(a Algorithm, key []byte) *macKey {
 
 // compute leaves the MAC of the content in the sum of the state it returns, which the caller
 // gives back with release.
-func (k *macKey) compute(t template, id, timestamp string, body []byte) *macState {
+func (k *macKey) compute(t template, m *message) *macState {
 	s := k.pool.Get().(*macState)
 	s.mac.Reset()
-	s.scratch = t.hashInto(s.mac, s.scratch, id, timestamp, body)
+	s.scratch = t.hashInto(s.mac, s.scratch, m)
 	s.sum = s.mac.Sum(s.sum[:0])
 	return s
 }
 
-func (k *macKey) release(s *macState) { k.pool.Put(s) }
+func (k *macKey) release(s *macState) {
+	if cap(s.scratch) > maxScratchBytes {
+		s.scratch = nil
+	}
+	k.pool.Put(s)
+}
 
 func (a Algorithm) hash() func() hash.Hash {
 	switch a {
@@ -51,12 +57,12 @@ func (a Algorithm) hash() func() hash.Hash {
 		return sha256.New
 	case HMACSHA512:
 		return sha512.New
-	case AlgorithmNone:
+	case AlgorithmNone, Ed25519, ECDSAP256, Token:
 	}
 	panic(fmt.Sprintf("signature: algorithm %d has no hash", a))
 }
 
-// size is the length of a MAC in bytes.
+// size is the length of a signature in bytes, 0 where it varies.
 func (a Algorithm) size() int {
 	switch a {
 	case HMACSHA1:
@@ -65,7 +71,9 @@ func (a Algorithm) size() int {
 		return sha256.Size
 	case HMACSHA512:
 		return sha512.Size
-	case AlgorithmNone:
+	case Ed25519:
+		return ed25519.SignatureSize
+	case AlgorithmNone, ECDSAP256, Token:
 	}
 	return 0
 }

@@ -1,24 +1,31 @@
 package signature
 
 import (
-	"net/http"
 	"strings"
 )
 
-// parsed is what a request's headers say. It lives on the stack of Verify.
+// parsed is what a request says. It lives on the stack of Verify.
 type parsed struct {
-	id        string
-	timestamp string
-	macs      [maxSignatures][maxMACBytes]byte
-	nMACs     int
-	ed25519   [maxSignatures][maxMACBytes]byte
-	nEd25519  int
+	message
+	items [maxSignatures]item
+	n     int
+	token string
 }
 
-// parse reads the headers into p. It looks at no more than maxHeaderBytes and maxSignatures, and
-// ends in an error unless p holds a signature of a kind that the verifier has a key for.
-func (s *scheme) parse(h http.Header, p *parsed, wantMAC, wantEd25519 bool) error {
-	text, err := s.signature.value(h)
+// item is a signature.
+type item struct {
+	algorithm Algorithm
+	size      uint8
+	raw       [maxSignatureBytes]byte
+}
+
+func (i *item) bytes() []byte { return i.raw[:i.size] }
+
+// parse reads the request into p. It looks at no more than maxHeaderBytes and maxSignatures, and
+// ends in an error unless p holds a signature of a kind that the verifier has a key for: want is
+// the preset's own, wantEd25519 that of Standard Webhooks beside it.
+func (s *scheme) parse(r *Request, p *parsed, want, wantEd25519 bool) error {
+	text, err := s.signatureText(r)
 	if err != nil {
 		return err
 	}
@@ -26,7 +33,7 @@ func (s *scheme) parse(h http.Header, p *parsed, wantMAC, wantEd25519 bool) erro
 		return s.errTooLong
 	}
 	if s.content.has(idPart) {
-		if p.id, err = s.id.value(h); err != nil {
+		if p.id, err = s.id.value(r.Header); err != nil {
 			return err
 		}
 		// Standard Webhooks: an id with a full stop could shift text between the id, the
@@ -35,31 +42,60 @@ func (s *scheme) parse(h http.Header, p *parsed, wantMAC, wantEd25519 bool) erro
 			return s.errID
 		}
 	}
-	if s.preset.TimestampHeader != "" {
-		if p.timestamp, err = s.timestamp.value(h); err != nil {
+	switch {
+	case s.preset.TimestampHeader != "":
+		if p.timestamp, err = s.timestamp.value(r.Header); err != nil {
 			return err
 		}
+	case s.timestampPath != nil:
+		if p.timestamp, _, err = s.timestampPath.OnlyText(r.Body); err != nil {
+			return s.errAmbiguous
+		}
 	}
-	if err := s.parseItems(text, p, wantMAC, wantEd25519); err != nil {
+	if s.preset.Algorithm == Token {
+		var ok bool
+		if p.token, ok = strings.CutPrefix(text, s.preset.Prefix); !ok || p.token == "" {
+			return s.errNoItem
+		}
+	} else if err := s.parseItems(text, p, want, wantEd25519); err != nil {
 		return err
 	}
-	if s.preset.TimestampPrefix != "" && p.timestamp == "" {
+	if s.timed && p.timestamp == "" {
 		return s.errNoTime
 	}
-	return nil
+	return s.readContent(r, p)
 }
 
-func (s *scheme) parseItems(text string, p *parsed, wantMAC, wantEd25519 bool) error {
+func (s *scheme) signatureText(r *Request) (string, error) {
+	if s.signaturePath == nil {
+		return s.signature.value(r.Header)
+	}
+	text, _, err := s.signaturePath.OnlyText(r.Body)
+	switch {
+	case err != nil:
+		return "", s.errAmbiguous
+	case text == "":
+		return "", s.errNoSignature
+	}
+	if s.onlyItemPath != nil {
+		if _, _, found := s.onlyItemPath.Span(r.Body); found {
+			return "", s.errMoreItems
+		}
+	}
+	return text, nil
+}
+
+func (s *scheme) parseItems(text string, p *parsed, want, wantEd25519 bool) error {
 	seen := 0
 	for more := true; more; {
-		item := text
+		one := text
 		more = false
 		if s.preset.Separator != "" {
-			item, text, more = strings.Cut(text, s.preset.Separator)
-			item = strings.Trim(item, " ")
+			one, text, more = strings.Cut(text, s.preset.Separator)
+			one = strings.Trim(one, " ")
 		}
 		if s.preset.TimestampPrefix != "" {
-			if t, ok := strings.CutPrefix(item, s.preset.TimestampPrefix); ok {
+			if t, ok := strings.CutPrefix(one, s.preset.TimestampPrefix); ok {
 				if p.timestamp != "" {
 					return s.errTwoTimes
 				}
@@ -67,27 +103,36 @@ func (s *scheme) parseItems(text string, p *parsed, wantMAC, wantEd25519 bool) e
 				continue
 			}
 		}
-		if encoded, ok := strings.CutPrefix(item, s.preset.Prefix); ok && wantMAC {
-			if seen++; seen > maxSignatures {
-				return s.errTooMany
+		algorithm, encoding := s.preset.Algorithm, s.preset.Encoding
+		encoded, ok := strings.CutPrefix(one, s.preset.Prefix)
+		if !ok || !want {
+			if encoded, ok = strings.CutPrefix(one, prefixEd25519Item); !ok || !wantEd25519 {
+				continue
 			}
-			if s.preset.Encoding.decode(p.macs[p.nMACs][:s.preset.Algorithm.size()], encoded) {
-				p.nMACs++
-			}
-		} else if encoded, ok := strings.CutPrefix(item, prefixEd25519Item); ok && wantEd25519 {
-			if seen++; seen > maxSignatures {
-				return s.errTooMany
-			}
-			if Base64.decode(p.ed25519[p.nEd25519][:], encoded) {
-				p.nEd25519++
-			}
+			algorithm, encoding = Ed25519, Base64
+		}
+		if seen++; seen > maxSignatures {
+			return s.errTooMany
+		}
+		if p.items[p.n].decode(algorithm, encoding, encoded) {
+			p.n++
 		}
 	}
 	switch {
 	case seen == 0:
 		return s.errNoItem
-	case p.nMACs+p.nEd25519 == 0:
+	case p.n == 0:
 		return s.errEncoding
 	}
 	return nil
+}
+
+func (i *item) decode(algorithm Algorithm, encoding Encoding, text string) bool {
+	i.algorithm = algorithm
+	if size := algorithm.size(); size > 0 {
+		i.size = uint8(size)
+		return encoding.decode(i.bytes(), text)
+	}
+	i.size = uint8(encoding.decodeSome(i.raw[:], text))
+	return i.size > 0
 }

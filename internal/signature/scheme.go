@@ -2,26 +2,32 @@ package signature
 
 import (
 	"cmp"
-	"encoding/base64"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/kapsel-dev/kapsel/internal/jsonpath"
 )
 
 // scheme is a preset made ready for use: header names in canonical form, template and paths
 // compiled, and each error that a header can cause made once, so that a flood of forged
 // requests allocates nothing.
 type scheme struct {
-	preset     Preset
-	content    template
-	signature  header
-	timestamp  header
-	id         header // read only if the signature covers it
-	deliveryID field
-	eventType  field
+	preset        Preset
+	content       template
+	signature     header
+	timestamp     header
+	id            header // read only if the signature covers it
+	signaturePath jsonpath.Path
+	onlyItemPath  jsonpath.Path
+	timestampPath jsonpath.Path
+	timed         bool
+	deliveryID    field
+	eventType     field
 
 	errTooLong, errTooMany, errNoItem, errEncoding, errTwoTimes, errNoTime, errTime, errID error
+	errNoSignature, errMoreItems, errAmbiguous, errForm, errURL                            error
 }
 
 func compile(p Preset) (*scheme, error) {
@@ -29,34 +35,53 @@ func compile(p Preset) (*scheme, error) {
 	if p.Algorithm == AlgorithmNone {
 		return s, nil
 	}
-	content, err := compileTemplate(p.Content)
-	if err != nil {
-		return nil, err
+	if p.Algorithm != Token {
+		content, err := compileTemplate(p.Content)
+		if err != nil {
+			return nil, err
+		}
+		s.content = content
 	}
-	if timed := p.TimestampHeader != "" || p.TimestampPrefix != ""; timed != content.has(timestampPart) {
-		return nil, fmt.Errorf("signed content must hold {timestamp} if, and only if, a timestamp header is given")
+	if timed := p.TimestampHeader != "" || p.TimestampPrefix != ""; timed != s.content.has(timestampPart) {
+		return nil, errors.New("signed content must hold {timestamp} if, and only if, a timestamp header is given")
 	}
-	if content.has(idPart) && p.DeliveryID.Header == "" {
+	if s.content.has(idPart) && p.DeliveryID.Header == "" {
 		return nil, fmt.Errorf("signed content holds {id}, but preset %s has no delivery id header", p.Name)
 	}
-	s.content = content
+	s.timed = p.Timed()
 	s.signature = compileHeader(p.Header)
 	s.timestamp = compileHeader(p.TimestampHeader)
 	s.id = compileHeader(p.DeliveryID.Header)
-
-	malformed := func(header, what string) error {
-		return fmt.Errorf("%w: header %s %s", ErrMalformedSignature, header, what)
-	}
-	name := s.signature.name
-	s.errTooLong = malformed(name, fmt.Sprintf("is over %d bytes", maxHeaderBytes))
-	s.errTooMany = malformed(name, fmt.Sprintf("holds over %d signatures", maxSignatures))
-	s.errNoItem = malformed(name, fmt.Sprintf("holds no signature of the form %q", p.Prefix+"..."))
-	s.errEncoding = malformed(name, fmt.Sprintf("holds no %s of the right length", p.Encoding))
-	s.errTwoTimes = malformed(name, "holds two timestamps")
-	s.errNoTime = fmt.Errorf("%w: header %s holds no timestamp", ErrMissingSignature, name)
-	s.errTime = malformed(cmp.Or(s.timestamp.name, name), "holds a timestamp that is not Unix seconds")
-	s.errID = malformed(s.id.name, fmt.Sprintf("is over %d bytes or contains a full stop", maxFieldBytes))
+	s.signaturePath, s.timestampPath = jsonpath.Parse(p.SignatureJSON), jsonpath.Parse(p.TimestampJSON)
+	s.onlyItemPath = jsonpath.Parse(p.OnlyItemJSON)
+	s.makeErrors()
 	return s, nil
+}
+
+func (s *scheme) makeErrors() {
+	p := s.preset
+	malformed := func(where, what string) error { return fmt.Errorf("%w: %s %s", ErrMalformedSignature, where, what) }
+	where := "header " + s.signature.name
+	if p.SignatureJSON != "" {
+		where = "member " + p.SignatureJSON
+	}
+	s.errNoSignature = fmt.Errorf("%w: no %s", ErrMissingSignature, where)
+	s.errTooLong = malformed(where, fmt.Sprintf("is over %d bytes", maxHeaderBytes))
+	s.errTooMany = malformed(where, fmt.Sprintf("holds over %d signatures", maxSignatures))
+	s.errNoItem = malformed(where, fmt.Sprintf("holds no signature of the form %q", p.Prefix+"..."))
+	s.errEncoding = malformed(where, fmt.Sprintf("holds no %s of the right length", p.Encoding))
+	s.errTwoTimes = malformed(where, "holds two timestamps")
+	s.errNoTime = fmt.Errorf("%w: %s holds no timestamp", ErrMissingSignature, cmp.Or(p.TimestampJSON, where))
+	unit := "seconds"
+	if p.TimestampUnit == time.Millisecond {
+		unit = "milliseconds"
+	}
+	s.errTime = malformed(cmp.Or(p.TimestampJSON, s.timestamp.name, where), "holds a timestamp that is not Unix "+unit)
+	s.errID = malformed("header "+s.id.name, fmt.Sprintf("is over %d bytes or contains a full stop", maxFieldBytes))
+	s.errMoreItems = malformed("the body", "holds "+p.OnlyItemJSON+", which its signature does not cover")
+	s.errAmbiguous = malformed("the body", "holds a member that its signature covers twice, or not as text")
+	s.errForm = malformed("the body", fmt.Sprintf("is no form of at most %d parameters, and the URL has no digest of it", maxFormParameters))
+	s.errURL = malformed("the URL", fmt.Sprintf("is over %d bytes", maxURLBytes))
 }
 
 // header is a header that must stand in the request exactly once.
@@ -75,7 +100,7 @@ func compileHeader(name string) header {
 }
 
 // value refuses a repeated header, because two readers of it could take different ones.
-func (f header) value(h http.Header) (string, error) {
+func (f *header) value(h http.Header) (string, error) {
 	values := h[f.name]
 	switch {
 	case len(values) > 1:
@@ -88,11 +113,19 @@ func (f header) value(h http.Header) (string, error) {
 
 // checkTime parses a timestamp and holds it against the tolerance, both ways, bounds included.
 func (s *scheme) checkTime(text string, now time.Time) error {
-	seconds, ok := parseSeconds(text)
+	digits, milli := maxSecondsDigits, s.preset.TimestampUnit == time.Millisecond
+	if milli {
+		digits = maxMillisecondsDigits
+	}
+	n, ok := parseDigits(text, digits)
 	if !ok {
 		return s.errTime
 	}
-	age := now.Sub(time.Unix(seconds, 0))
+	signed := time.Unix(n, 0)
+	if milli {
+		signed = time.UnixMilli(n)
+	}
+	age := now.Sub(signed)
 	switch {
 	case age > s.preset.Tolerance:
 		return ErrStaleTimestamp
@@ -102,63 +135,17 @@ func (s *scheme) checkTime(text string, now time.Time) error {
 	return nil
 }
 
-// parseSeconds accepts plain digits without leading zeros, so that one instant has one spelling
+// parseDigits accepts plain digits without leading zeros, so that one instant has one spelling
 // and the signed text does not depend on whether a sender signs the header or the number.
-func parseSeconds(text string) (seconds int64, ok bool) {
-	if text == "" || len(text) > maxTimestampDigits || text[0] == '0' {
+func parseDigits(text string, most int) (n int64, ok bool) {
+	if text == "" || len(text) > most || text[0] == '0' {
 		return 0, false
 	}
 	for i := range len(text) {
 		if text[i] < '0' || text[i] > '9' {
 			return 0, false
 		}
-		seconds = 10*seconds + int64(text[i]-'0')
+		n = 10*n + int64(text[i]-'0')
 	}
-	return seconds, true
-}
-
-// strictBase64 refuses set bits beyond the last byte, so that a signature has one spelling.
-var strictBase64 = base64.StdEncoding.Strict()
-
-func (e Encoding) String() string {
-	switch e {
-	case Hex:
-		return "hex"
-	case Base64:
-		return "base64"
-	}
-	return fmt.Sprintf("encoding %d", uint8(e))
-}
-
-func (e Encoding) encodedLen(n int) int {
-	if e == Base64 {
-		return base64.StdEncoding.EncodedLen(n)
-	}
-	return hex.EncodedLen(n)
-}
-
-func (e Encoding) appendEncode(dst, raw []byte) []byte {
-	if e == Base64 {
-		return base64.StdEncoding.AppendEncode(dst, raw)
-	}
-	return hex.AppendEncode(dst, raw)
-}
-
-// decode decodes text into dst, and reports whether it held exactly len(dst) bytes.
-func (e Encoding) decode(dst []byte, text string) bool {
-	if len(text) != e.encodedLen(len(dst)) {
-		return false
-	}
-	var src [maxEncodedBytes]byte
-	n := copy(src[:], text)
-	var raw [maxMACBytes + 3]byte // the base64 decoder may write up to two bytes past the end
-	var got int
-	var err error
-	if e == Base64 {
-		got, err = strictBase64.Decode(raw[:], src[:n])
-	} else {
-		got, err = hex.Decode(raw[:], src[:n])
-	}
-	copy(dst, raw[:])
-	return err == nil && got == len(dst)
+	return n, true
 }

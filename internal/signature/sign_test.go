@@ -34,13 +34,13 @@ func TestWhatWasSignedVerifiesUnlessABitFlips(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := v.Verify(h, body, now); err != nil {
+		if err := v.Verify(Request{Header: h, Body: body}, now); err != nil {
 			t.Fatalf("own signature: %v", err)
 		}
 		if len(body) > 0 {
 			bit := rapid.IntRange(0, 8*len(body)-1).Draw(t, "bit")
 			body[bit/8] ^= 1 << (bit % 8)
-			if v.Verify(h, body, now) == nil {
+			if v.Verify(Request{Header: h, Body: body}, now) == nil {
 				t.Fatalf("verified with bit %d flipped", bit)
 			}
 		}
@@ -61,7 +61,7 @@ func TestSignRefusesWhatWouldNotVerify(t *testing.T) {
 		{"mismatched key pair", Config{Preset: PresetStandardWebhooks}, strings.Replace(specPrivate, "whsk_6", "whsk_7", 1), "a", "does not belong"},
 		{"half a key pair", Config{Preset: PresetStandardWebhooks}, "whsk_" + specPublic[5:], "a", "want 64"},
 		{"empty secret", Config{Preset: PresetGitHub}, "", "a", "secret is empty"},
-		{"unknown preset", Config{Preset: "x"}, "s", "a", "unknown"},
+		{"unknown preset", Config{Preset: "nonesuch"}, "s", "a", "unknown"},
 	} {
 		if _, err := Sign(c.cfg, []byte(c.secret), nil, specTime, c.id); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error = %v, want one that says %q", c.name, err, c.want)
@@ -134,7 +134,7 @@ func TestReferenceLibraryAgrees(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := v.Verify(h, body, at); err != nil {
+		if err := v.Verify(Request{Header: h, Body: body}, at); err != nil {
 			t.Fatalf("we refuse the reference library's signature: %v", err)
 		}
 	})
@@ -161,7 +161,7 @@ func TestNewSecretsAreUsableAndDiffer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := v.Verify(h, []byte(specBody), specTime); err != nil {
+		if err := v.Verify(Request{Header: h, Body: []byte(specBody)}, specTime); err != nil {
 			t.Errorf("receiver with %.5s: %v", secret, err)
 		}
 	}

@@ -58,7 +58,7 @@ func NewSigner(secrets [][]byte) (*Signer, error) {
 // Sign returns the value of the webhook-signature header. id is sent as webhook-id and must
 // contain no full stop; ts is sent as webhook-timestamp in whole Unix seconds.
 func (s *Signer) Sign(id string, ts time.Time, body []byte) string {
-	timestamp := strconv.FormatInt(ts.Unix(), 10)
+	m := message{id: id, timestamp: strconv.FormatInt(ts.Unix(), 10), body: body}
 	buf := s.scratch.Get().(*[]byte)
 	out := (*buf)[:0]
 	for i, k := range s.keys {
@@ -67,10 +67,10 @@ func (s *Signer) Sign(id string, ts time.Time, body []byte) string {
 		}
 		if k.private != nil {
 			out = append(out, prefixEd25519Item...)
-			out = Base64.appendEncode(out, ed25519.Sign(k.private, s.content.appendTo(nil, id, timestamp, body)))
+			out = Base64.appendEncode(out, ed25519.Sign(k.private, s.content.appendTo(nil, &m)))
 			continue
 		}
-		state := k.mac.compute(s.content, id, timestamp, body)
+		state := k.mac.compute(s.content, &m)
 		out = append(out, prefixHMACItem...)
 		out = Base64.appendEncode(out, state.sum)
 		k.mac.release(state)

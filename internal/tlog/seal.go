@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 	"github.com/kapsel-dev/kapsel/store"
@@ -81,7 +82,13 @@ func (s *Sealer) seal(ctx context.Context, end int64) (Head, error) {
 		return Head{}, err
 	}
 	next, tiles := s.tree.Grow(hashes)
+	if err := fault.Point(fault.SealerBeforeTiles); err != nil {
+		return Head{}, err
+	}
 	if err := s.tiles.write(ctx, tiles); err != nil {
+		return Head{}, err
+	}
+	if err := fault.Point(fault.SealerAfterTiles); err != nil {
 		return Head{}, err
 	}
 	grown := checkpoint.Checkpoint{Origin: s.Origin, Size: next.Size(), Root: next.Root()}
@@ -162,12 +169,18 @@ func (s *Sealer) publish(ctx context.Context, c checkpoint.Checkpoint) (Head, er
 	if err := s.HighWater.check(c); err != nil {
 		return Head{}, err
 	}
+	if err := fault.Point(fault.SealerBeforeSign); err != nil {
+		return Head{}, err
+	}
 	now := time.Now().UTC().Truncate(time.Second)
 	note, err := checkpoint.Sign(c, s.Key.signer, now)
 	if err != nil {
 		return Head{}, err
 	}
 	if err := s.HighWater.advance(c); err != nil {
+		return Head{}, err
+	}
+	if err := fault.Point(fault.SealerAfterHighWater); err != nil {
 		return Head{}, err
 	}
 	_, err = s.queries.PublishTreeHead(ctx, s.DB, store.PublishTreeHeadParams{

@@ -1,45 +1,48 @@
-package signature
+package jsonpath
 
-import (
-	"bytes"
-	"encoding/json"
-)
+import "bytes"
 
-// lookupJSON finds the string or number at a path of object members. It scans without decoding,
-// never recurses, and reads no further than the value, so a hit says nothing about whether the
-// rest of the body is well formed. Of repeated members the first counts.
-func lookupJSON(body []byte, path []string) (string, bool) {
-	s := jsonScanner{b: body}
-	for _, name := range path {
-		if !s.member(name) {
-			return "", false
-		}
-	}
-	start := s.i
-	if !s.skipValue() {
-		return "", false
-	}
-	raw := s.b[start:s.i]
-	switch c := raw[0]; {
-	case c == '"':
-		return unquote(raw)
-	case (c == '-' || c >= '0' && c <= '9') && json.Valid(raw):
-		return string(raw), true
-	}
-	return "", false
-}
-
-// jsonScanner walks b from i. Its methods report false at the first thing that is not JSON.
-type jsonScanner struct {
+// scanner walks b from i. Its methods report false at the first thing that is not JSON.
+type scanner struct {
 	b []byte
 	i int
+	// only has enter note whether a member is repeated.
+	only, repeated bool
+}
+
+// enter goes from the start of a value to the start of the member or element that a step names.
+func (s *scanner) enter(step step) bool {
+	if step.index >= 0 && s.at('[') {
+		return s.element(step.index)
+	}
+	if !s.member(step.name) {
+		return false
+	}
+	if s.only {
+		s.repeated = s.repeated || s.again(step.name)
+	}
+	return !s.repeated
+}
+
+// again reports whether a later member has that name too, from the start of a member's value on.
+func (s scanner) again(name string) bool {
+	return s.skipValue() && s.at(',') && s.find(name)
+}
+
+// at skips white space and reports whether c is next.
+func (s *scanner) at(c byte) bool {
+	s.skipSpace()
+	return s.i < len(s.b) && s.b[s.i] == c
 }
 
 // member goes from the start of an object to the start of the named member's value.
-func (s *jsonScanner) member(name string) bool {
-	if !s.take('{') {
-		return false
-	}
+func (s *scanner) member(name string) bool {
+	return s.at('{') && s.find(name)
+}
+
+// find goes over the members that follow the brace or comma at i until the named one's value.
+func (s *scanner) find(name string) bool {
+	s.i++
 	for {
 		s.skipSpace()
 		start := s.i
@@ -60,17 +63,30 @@ func (s *jsonScanner) member(name string) bool {
 	}
 }
 
+// element goes from the start of an array to the start of its element n.
+func (s *scanner) element(n int) bool {
+	s.i++
+	for ; ; n-- {
+		s.skipSpace()
+		if n == 0 {
+			return s.i < len(s.b) && s.b[s.i] != ']'
+		}
+		if !s.skipValue() || !s.take(',') {
+			return false
+		}
+	}
+}
+
 // take skips white space, then exactly c.
-func (s *jsonScanner) take(c byte) bool {
-	s.skipSpace()
-	if s.i >= len(s.b) || s.b[s.i] != c {
+func (s *scanner) take(c byte) bool {
+	if !s.at(c) {
 		return false
 	}
 	s.i++
 	return true
 }
 
-func (s *jsonScanner) skipSpace() {
+func (s *scanner) skipSpace() {
 	for s.i < len(s.b) {
 		switch s.b[s.i] {
 		case ' ', '\t', '\n', '\r':
@@ -81,7 +97,7 @@ func (s *jsonScanner) skipSpace() {
 	}
 }
 
-func (s *jsonScanner) skipString() bool {
+func (s *scanner) skipString() bool {
 	if s.i >= len(s.b) || s.b[s.i] != '"' {
 		return false
 	}
@@ -100,7 +116,7 @@ func (s *jsonScanner) skipString() bool {
 }
 
 // skipValue skips a value; the brackets of a nested one are counted, not matched by kind.
-func (s *jsonScanner) skipValue() bool {
+func (s *scanner) skipValue() bool {
 	for depth := 0; s.i < len(s.b); {
 		switch s.b[s.i] {
 		case '"':
@@ -133,7 +149,7 @@ func (s *jsonScanner) skipValue() bool {
 }
 
 // skipScalar skips a number, true, false or null, at least one byte.
-func (s *jsonScanner) skipScalar() {
+func (s *scanner) skipScalar() {
 	for s.i++; s.i < len(s.b); s.i++ {
 		switch s.b[s.i] {
 		case ' ', '\t', '\n', '\r', ',', ':', '"', '{', '}', '[', ']':
@@ -148,17 +164,4 @@ func keyIs(quoted []byte, name string) bool {
 	}
 	key, ok := unquote(quoted)
 	return ok && key == name
-}
-
-// unquote returns a JSON string's text. Texts far beyond maxFieldBytes are not worth decoding.
-func unquote(quoted []byte) (string, bool) {
-	if len(quoted) > 6*maxFieldBytes+2 { // every character may be a \u escape
-		return "", false
-	}
-	if bytes.IndexByte(quoted, '\\') < 0 {
-		return string(quoted[1 : len(quoted)-1]), true
-	}
-	var text string
-	err := json.Unmarshal(quoted, &text)
-	return text, err == nil
 }

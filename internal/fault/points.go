@@ -1,0 +1,30 @@
+package fault
+
+// Name is a failure point.
+type Name string
+
+// The points, in the order of a webhook's way.
+const (
+	IngestBeforeCommit   Name = "ingest.before_commit"   // a batch is about to be written
+	IngestAfterCommit    Name = "ingest.after_commit"    // it is committed, and nobody was answered
+	IngestHandOver       Name = "ingest.hand_over"       // its deliveries are about to be handed over in memory
+	DeliveryAfterClaim   Name = "delivery.after_claim"   // rows are leased, and nothing is loaded
+	DeliveryBeforeSend   Name = "delivery.before_send"   // an attempt is about to reach the network
+	DeliveryAfterSend    Name = "delivery.after_send"    // it has an outcome that nobody knows of
+	RecorderBeforeCommit Name = "recorder.before_commit" // results are about to be written
+	RecorderAfterCommit  Name = "recorder.after_commit"  // they are committed, and their room is not given back
+	SealerBeforeTiles    Name = "sealer.before_tiles"    // the tree has grown in memory
+	SealerAfterTiles     Name = "sealer.after_tiles"     // its tiles are durable
+	SealerBeforeSign     Name = "sealer.before_sign"     // and checked
+	SealerAfterHighWater Name = "sealer.after_highwater" // its head is signed and the mark on disk, and nobody has seen it
+	MembershipBeat       Name = "membership.beat"        // a heartbeat is about to be sent
+)
+
+// Names are all points.
+func Names() []Name {
+	return []Name{
+		IngestBeforeCommit, IngestAfterCommit, IngestHandOver, DeliveryAfterClaim, DeliveryBeforeSend, DeliveryAfterSend,
+		RecorderBeforeCommit, RecorderAfterCommit, SealerBeforeTiles, SealerAfterTiles, SealerBeforeSign,
+		SealerAfterHighWater, MembershipBeat,
+	}
+}

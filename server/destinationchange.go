@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
+
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+func (s *destinationService) UpdateDestination(ctx context.Context, request *kapselv1.UpdateDestinationRequest) (*kapselv1.UpdateDestinationResponse, error) {
+	response := new(kapselv1.UpdateDestinationResponse)
+	err := s.change(ctx, request.DestinationId, func(tx pgx.Tx, present store.Destination) (err error) {
+		if err := checkEtag(request.Etag, etag(present.UpdatedAt)); err != nil {
+			return err
+		}
+		before, err := describeDestination(present)
+		if err != nil {
+			return err
+		}
+		after := proto.CloneOf(before)
+		if err := applyMask(request.UpdateMask, request.Destination, after); err != nil {
+			return err
+		}
+		if err := checkRules(after, "destination"); err != nil {
+			return err
+		}
+		settings, err := s.readDestination(after, before)
+		if err != nil {
+			return err
+		}
+		if err := s.changeScheme(ctx, tx, present, before, settings); err != nil {
+			return err
+		}
+		row, err := settings.row()
+		if err != nil {
+			return err
+		}
+		updated, err := s.DB.UpdateDestination(ctx, tx, store.UpdateDestinationParams{
+			TenantID: present.TenantID, DestinationID: present.DestinationID,
+			DisplayName: row.DisplayName, URL: row.URL, Filter: row.Filter, Signing: row.Signing, RetryPolicy: row.RetryPolicy,
+			Ordering: row.Ordering, Headers: row.Headers, ForwardedHeaders: row.ForwardedHeaders,
+			ConnectTimeoutMs: row.ConnectTimeoutMs, TimeoutMs: row.TimeoutMs, MaxInFlight: row.MaxInFlight, RatePerSecond: row.RatePerSecond,
+		})
+		if err != nil {
+			return err
+		}
+		response.Destination, err = s.describeOne(ctx, tx, updated)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return response, nil
+}
+
+// DeleteDestination removes the row, and leaves the duty to end what is still to be delivered: nothing may be sent any more
+// as soon as a node's snapshot is without the destination, and each of its deliveries becomes a dead letter when it is due.
+func (s *destinationService) DeleteDestination(ctx context.Context, request *kapselv1.DeleteDestinationRequest) (*kapselv1.DeleteDestinationResponse, error) {
+	err := s.change(ctx, request.DestinationId, func(tx pgx.Tx, present store.Destination) error {
+		if err := checkEtag(request.Etag, etag(present.UpdatedAt)); err != nil {
+			return err
+		}
+		return s.DB.DeleteDestinations(ctx, tx, present.TenantID, []uuid.UUID{present.DestinationID})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return new(kapselv1.DeleteDestinationResponse), nil
+}
+
+// change runs f on the caller's destination of that id, with its row locked, and has what f did in force on this node when
+// it returns.
+func (s *destinationService) change(ctx context.Context, text string, f func(tx pgx.Tx, present store.Destination) error) error {
+	tenantID := caller(ctx).TenantID
+	destinationID, err := id.Destination.Parse(text)
+	if err != nil {
+		return noSuchDestination()
+	}
+	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
+		present, err := s.DB.LockDestination(ctx, tx, tenantID, destinationID)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return noSuchDestination()
+		}
+		if err != nil {
+			return err
+		}
+		return f(tx, present)
+	})
+	if err != nil {
+		return err
+	}
+	s.applyRoutes(ctx)
+	return nil
+}
