@@ -2,6 +2,9 @@ package server
 
 import (
 	"context"
+	"errors"
+	"log"
+	"net"
 	"net/http"
 	"time"
 
@@ -16,18 +19,59 @@ const (
 	maxHeaderBytes    = 64 << 10
 )
 
-// NewHTTPServer makes the server for a handler of New: HTTP/1.1 and HTTP/2 without TLS (h2c) on one port.
-func NewHTTPServer(handler http.Handler) *http.Server {
+// HTTPServer serves a handler of New: HTTP/1.1 and HTTP/2 without TLS (h2c) on one port. Plain webhooks have a way of their
+// own through it, see quickServer.
+type HTTPServer struct {
+	quick *quickServer
+	http  *http.Server
+}
+
+// NewHTTPServer makes the server for a handler of New. Panics and broken connections go to errorLog.
+func NewHTTPServer(handler http.Handler, errorLog *log.Logger) *HTTPServer {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	return &http.Server{
-		Handler:           handler,
-		Protocols:         protocols,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
+	return &HTTPServer{
+		quick: newQuickServer(handler, errorLog),
+		http: &http.Server{
+			Handler:           handler,
+			Protocols:         protocols,
+			ReadHeaderTimeout: readHeaderTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeaderBytes,
+			ErrorLog:          errorLog,
+		},
 	}
+}
+
+// Serve serves the connections of listener. It returns http.ErrServerClosed after Shutdown or Close.
+func (s *HTTPServer) Serve(listener net.Listener) error {
+	s.quick.others.addr = listener.Addr()
+	failed := make(chan error, 2)
+	go func() { failed <- accept(listener, s.quick) }()
+	go func() { failed <- s.http.Serve(s.quick.others) }()
+	err := <-failed
+	listener.Close()
+	s.quick.others.Close()
+	<-failed
+	if s.quick.draining.Load() {
+		return http.ErrServerClosed
+	}
+	return err
+}
+
+// Shutdown takes no more connections and requests, and waits until those under way are answered, or ctx ends.
+func (s *HTTPServer) Shutdown(ctx context.Context) error {
+	quick := make(chan error, 1)
+	go func() { quick <- s.quick.shutdown(ctx) }()
+	err := s.http.Shutdown(ctx)
+	return errors.Join(err, <-quick)
+}
+
+// Close ends all connections at once.
+func (s *HTTPServer) Close() error {
+	s.quick.close()
+	return s.http.Close()
 }
 
 // serveLive says that the process runs, and nothing about what it depends on: a restart helps against neither.

@@ -100,8 +100,7 @@ func newRig(t *testing.T) *rig {
 
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	r.url = "http://" + listener.Addr().String()
-	server := NewHTTPServer(New(r.deps))
-	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	server := NewHTTPServer(New(r.deps), slog.NewLogLogger(log.Handler(), slog.LevelDebug))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, run := range []func(context.Context) error{committer.Run, recorder.Run, sealer.Run} {

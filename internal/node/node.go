@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -47,7 +48,7 @@ type Node struct {
 	heads      *tlog.Heads
 
 	listener   net.Listener
-	http       *http.Server
+	http       *server.HTTPServer
 	supervisor *suture.Supervisor
 	tokens     map[string]suture.ServiceToken
 	stopAll    context.CancelFunc
@@ -136,7 +137,7 @@ func (n *Node) build(ctx context.Context) error {
 		Tester:    delivery.NewTester(n.db, n.id, n.sender, n.recorder),
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		Logger: log.With("component", "server"), Version: n.config.Version, Ready: n.ready,
-	}))
+	}), slog.NewLogLogger(log.With("component", "server").Handler(), slog.LevelWarn))
 
 	n.supervisor = suture.New("node", suture.Spec{EventHook: func(e suture.Event) {
 		log.Error("component failed, it is started again", "event", e.String())

@@ -27,7 +27,7 @@ func (s *Sealer) lead(ctx context.Context) (bool, error) {
 	row, err := s.queries.AcquireSealerLease(ctx, s.DB, s.Node, leaseTime.Seconds(), s.LogID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if s.tree != nil {
-			s.tree = nil
+			s.forget()
 			s.Logger.InfoContext(ctx, "another node seals the log now", slog.Int64("log_id", int64(s.LogID)))
 		}
 		return false, nil
@@ -45,7 +45,7 @@ func (s *Sealer) lead(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	if err := s.load(ctx, published); err != nil {
-		s.tree = nil
+		s.forget()
 		return false, s.refuse(err)
 	}
 	s.Logger.InfoContext(ctx, "this node seals the log", slog.Int64("log_id", int64(s.LogID)), slog.Int64("tree_size", published.Size))
@@ -89,7 +89,8 @@ func (s *Sealer) load(ctx context.Context, published checkpoint.Checkpoint) erro
 	if err != nil {
 		return err
 	}
-	s.tree, s.published, s.since = tree, published, recordedAt.Add(-recordingSlack)
+	s.tree, s.ahead = tree, ahead{}
+	s.published, s.since = published, recordedAt.Add(-recordingSlack)
 	if unsigned {
 		return s.publishEmpty(ctx)
 	}

@@ -61,7 +61,7 @@ func (s *Sealer) sealUntil(ctx context.Context, waiting backlog) error {
 		}
 		head, err := s.seal(ctx, end)
 		if err != nil {
-			s.tree = nil // what the database holds now is not certain: load it again
+			s.forget() // what the database holds now is not certain: load it again
 			return s.refuse(err)
 		}
 		stats := SealStats{Head: head, Leaves: head.Size - before, Waited: waiting.age, Took: time.Since(began)}
@@ -77,9 +77,12 @@ func (s *Sealer) sealUntil(ctx context.Context, waiting backlog) error {
 // seal grows the tree up to end and publishes its head. The order of its steps is what keeps the log from forking: tiles
 // are durable, then checked, then signed, then the mark is durable, and only then is anything shown.
 func (s *Sealer) seal(ctx context.Context, end int64) (Head, error) {
-	hashes, recordedAt, err := s.hashLeaves(ctx, s.tree.Size(), end)
-	if err != nil {
+	if err := s.hashLeaves(ctx, end); err != nil {
 		return Head{}, err
+	}
+	hashes, recordedAt := s.ahead.hashes, s.ahead.recordedAt
+	if n := end - s.tree.Size(); n < int64(len(hashes)) {
+		hashes, recordedAt = hashes[:n], s.since.Add(recordingSlack) // the earliest that it can be: more is not known
 	}
 	next, tiles := s.tree.Grow(hashes)
 	if err := fault.Point(fault.SealerBeforeTiles); err != nil {
@@ -105,29 +108,40 @@ func (s *Sealer) seal(ctx context.Context, end int64) (Head, error) {
 		return Head{}, err
 	}
 	s.tree, s.since = next, recordedAt.Add(-recordingSlack)
+	s.ahead.hashes = append(s.ahead.hashes[:0], s.ahead.hashes[len(hashes):]...)
 	return head, nil
 }
 
-// hashLeaves hashes the leaves from first up to end, exactly as they are stored. It returns when the last was recorded.
-func (s *Sealer) hashLeaves(ctx context.Context, first, end int64) (hashes []merkle.Hash, recordedAt time.Time, err error) {
-	hashes = make([]merkle.Hash, 0, end-first)
-	for at := first; at < end; at += leafChunk {
+// ahead are hashes of leaves beyond the tree that were read before their seal, so that a seal is not a burst of work once
+// a second that everything else waits for.
+type ahead struct {
+	hashes     []merkle.Hash // of the leaves from the tree's size on
+	recordedAt time.Time     // of the last one
+}
+
+// hashLeaves hashes the leaves beyond the tree up to end, exactly as they are stored, but for those that were read already.
+func (s *Sealer) hashLeaves(ctx context.Context, end int64) error {
+	for {
+		at := s.tree.Size() + int64(len(s.ahead.hashes))
+		if at >= end {
+			return nil
+		}
 		stop := min(at+leafChunk, end)
 		rows, err := s.queries.LeafRange(ctx, s.DB, store.LeafRangeParams{LogID: s.LogID, FirstIndex: at, EndIndex: stop, Since: s.since})
 		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("read leaves from %d to %d: %w", at, stop, err)
+			return fmt.Errorf("read leaves from %d to %d: %w", at, stop, err)
 		}
 		for i, row := range rows {
 			if row.LeafIndex != at+int64(i) {
-				return nil, time.Time{}, fmt.Errorf("%w: leaf %d is missing or there twice", ErrCorrupt, at+int64(i))
+				return fmt.Errorf("%w: leaf %d is missing or there twice", ErrCorrupt, at+int64(i))
 			}
-			hashes, recordedAt = append(hashes, merkle.LeafHash(row.Leaf)), row.RecordedAt
+			s.ahead.hashes = append(s.ahead.hashes, merkle.LeafHash(row.Leaf))
+			s.ahead.recordedAt = row.RecordedAt
 		}
 		if int64(len(rows)) != stop-at {
-			return nil, time.Time{}, fmt.Errorf("%w: leaf %d is missing", ErrCorrupt, at+int64(len(rows)))
+			return fmt.Errorf("%w: leaf %d is missing", ErrCorrupt, at+int64(len(rows)))
 		}
 	}
-	return hashes, recordedAt, nil
 }
 
 // checkStored reads back the tiles that the new tree consists of, and proves from them that they have its root and that

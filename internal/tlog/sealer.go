@@ -65,6 +65,7 @@ type Sealer struct {
 	mu        sync.Mutex            // one look or flush at a time; guards all below
 	tree      *merkle.Tree          // of the published head, verified; nil unless this node leads
 	published checkpoint.Checkpoint // the head that tree is of
+	ahead     ahead                 // what is read already of the leaves after tree
 	since     time.Time             // no leaf after tree was recorded before this
 	renewed   time.Time             // when the lease was taken or renewed last
 
@@ -149,9 +150,6 @@ func (s *Sealer) Run(ctx context.Context) error {
 		}
 		now := time.Now()
 		due, earliest = now.Add(pause), now.Add(pokeInterval)
-		if next := s.sealed.Add(s.MinInterval); next.After(earliest) {
-			earliest = next
-		}
 		timer.Reset(pause)
 	}
 }
@@ -190,7 +188,14 @@ func (s *Sealer) look(ctx context.Context) (time.Duration, error) {
 		return min(lookInterval, s.MaxAge-waiting.age), nil
 	}
 	if pause := time.Until(s.sealed.Add(s.MinInterval)); pause > 0 {
-		return min(lookInterval, pause), nil
+		if waiting.leaves > maxSealLeaves {
+			return min(lookInterval, pause), nil
+		}
+		if err := s.hashLeaves(ctx, waiting.end); err != nil {
+			s.forget()
+			return 0, s.refuse(err)
+		}
+		return min(lookInterval, time.Until(s.sealed.Add(s.MinInterval))), nil
 	}
 	s.sealed = time.Now()
 	if err := s.sealUntil(ctx, waiting); err != nil {
@@ -213,11 +218,14 @@ func (s *Sealer) finish(ctx context.Context) error {
 	return errors.Join(err, s.release(last))
 }
 
+// forget drops what is known of the log.
+func (s *Sealer) forget() { s.tree, s.ahead = nil, ahead{} }
+
 // release gives the lease back, so that another node can lead at once.
 func (s *Sealer) release(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tree = nil
+	s.forget()
 	if err := s.queries.ReleaseSealerLease(ctx, s.DB, s.LogID, s.Node); err != nil {
 		return fmt.Errorf("give sealer's lease back: %w", err)
 	}

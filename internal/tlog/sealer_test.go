@@ -107,6 +107,42 @@ func TestSealsAtMostOncePerInterval(t *testing.T) {
 	}
 }
 
+// Between two seals the leaves are read as they come; a seal may still end before, at, or after the last one that was read.
+func TestLeavesAreReadAheadOfTheirSeal(t *testing.T) {
+	r := newRig(t)
+	sealer := r.sealer("mark", func(c *Config) { c.MaxLeaves, c.MinInterval = 1, time.Hour })
+	look := func() {
+		t.Helper()
+		if _, err := sealer.look(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.record(5, 0)
+	look()
+	r.wantHead(5)
+	r.record(300, 0)
+	look()
+	r.wantHead(5)
+	if got := len(sealer.ahead.hashes); got != 300 {
+		t.Errorf("%d leaves were read ahead, want 300", got)
+	}
+	for _, end := range []int64{100, 300, 305} { // sizes of the tree
+		if _, err := sealer.seal(r.ctx, end); err != nil {
+			t.Fatal(err)
+		}
+		r.wantHead(end)
+	}
+	r.record(7, 0)
+	look()
+	r.record(3, 0)
+	r.flush(sealer)
+	r.wantHead(315)
+	if got := len(sealer.ahead.hashes); got != 0 {
+		t.Errorf("%d hashes of sealed leaves are kept", got)
+	}
+	checkChain(t, r)
+}
+
 // Two sealers under load: one chain of heads comes out, each consistent with the one before, and whoever is left goes on.
 func TestTwoSealersMakeOneChain(t *testing.T) {
 	r := newRig(t)
@@ -207,11 +243,10 @@ func TestCrashBeforePublicationRepeatsTheSameTree(t *testing.T) {
 	r.flush(sealer)
 	r.record(7, 0)
 	mark := sealer.HighWater
-	leaves, _, err := sealer.hashLeaves(r.ctx, 10, 17)
-	if err != nil {
+	if err := sealer.hashLeaves(r.ctx, 17); err != nil {
 		t.Fatal(err)
 	}
-	signed, _ := sealer.tree.Grow(leaves)
+	signed, _ := sealer.tree.Grow(sealer.ahead.hashes)
 	if err := mark.advance(checkpoint.Checkpoint{Origin: testOrigin, Size: 17, Root: signed.Root()}); err != nil {
 		t.Fatal(err)
 	}
