@@ -84,12 +84,13 @@ select h.due_at::timestamptz as held_until from held h where h.due_at is not nul
 
 -- name: ReleaseHeld :execrows
 -- Makes some held rows of a destination due. Index delivery_queue_due, of which the moment is its destination's alone.
+-- A range with an order, not an equality: so the index is read only as far as the limit, not for the whole backlog.
 update delivery_queue q
 set due_at = now()
 where q.ctid = any(array(
   select d.ctid from delivery_queue d
-  where d.due_at = @held_until::timestamptz and d.destination_id = @destination_id::uuid
-  limit @max_rows::integer for update skip locked));
+  where d.due_at >= @held_until::timestamptz and d.due_at <= @held_until::timestamptz and d.destination_id = @destination_id::uuid
+  order by d.due_at limit @max_rows::integer for update skip locked));
 
 -- name: DisableDestination :execrows
 -- Called when an attempt showed that nothing may be sent any more. Compares and swaps: of many attempts one disables it, and

@@ -289,11 +289,12 @@ update delivery_queue q
 set due_at = now()
 where q.ctid = any(array(
   select d.ctid from delivery_queue d
-  where d.due_at = $1::timestamptz and d.destination_id = $2::uuid
-  limit $3::integer for update skip locked))
+  where d.due_at >= $1::timestamptz and d.due_at <= $1::timestamptz and d.destination_id = $2::uuid
+  order by d.due_at limit $3::integer for update skip locked))
 `
 
 // Makes some held rows of a destination due. Index delivery_queue_due, of which the moment is its destination's alone.
+// A range with an order, not an equality: so the index is read only as far as the limit, not for the whole backlog.
 func (q *Queries) ReleaseHeld(ctx context.Context, db DBTX, heldUntil time.Time, destinationID uuid.UUID, maxRows int32) (int64, error) {
 	result, err := db.Exec(ctx, releaseHeld, heldUntil, destinationID, maxRows)
 	if err != nil {

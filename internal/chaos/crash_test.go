@@ -34,6 +34,7 @@ func TestKilledServerLosesNothing(t *testing.T) {
 	CheckKept(t, posted, ledger, arrivals)
 	repeats := CheckRecorded(t, ledger, arrivals)
 	CheckLog(t, node.Log(t), before, ledger)
+	CheckFsck(t, cluster)
 	t.Logf("%d webhooks, %d tries broken, %d leaves, %d repeats, %d heads", count, Broken(posted), len(ledger.Leaves), repeats, len(ledger.Notes))
 }
 
@@ -76,6 +77,7 @@ func TestRestartedDatabaseLosesNothing(t *testing.T) {
 	CheckKept(t, posted, ledger, arrivals)
 	repeats := CheckRecorded(t, ledger, arrivals)
 	CheckLog(t, node.Log(t), before, ledger)
+	CheckFsck(t, cluster)
 	t.Logf("%d webhooks, %d leaves, %d repeats, %d heads", count, len(ledger.Leaves), repeats, len(ledger.Notes))
 }
 

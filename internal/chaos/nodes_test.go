@@ -54,6 +54,7 @@ func TestTwoNodesShareAndTakeOver(t *testing.T) {
 	CheckKept(t, posted, ledger, arrivals)
 	repeats := CheckRecorded(t, ledger, arrivals)
 	CheckLog(t, second.Log(t), before, ledger)
+	CheckFsck(t, cluster)
 	unknown := unknownIn(ledger)
 	if unknown == 0 {
 		t.Error("the killed node held nothing: this run has shown nothing")
