@@ -32,7 +32,7 @@ test: ## Run all tests.
 	go test -timeout 20m ./...
 
 .PHONY: chaos
-chaos: ## Run a seeded storm of failures: make chaos ARGS="--seed 7 --webhooks 100000".
+chaos: ## Run a seeded storm of failures: make chaos ARGS="--seed 7 --webhooks 100000" (docs/operations.md).
 	go test ./internal/chaos -run TestStorm -count=1 -v -timeout 24h -args $(ARGS)
 
 .PHONY: bench

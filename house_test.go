@@ -21,7 +21,7 @@ var mayImport = map[string][]string{
 	"internal/tlog/checkpoint": {"internal/tlog/merkle"},
 	"internal/tlog/merkle":     {},
 	"internal/tenant":          {"store"},
-	"internal/route":           {"gen", "internal/filter", "internal/id", "internal/jsonpath", "internal/schema", "internal/secret", "internal/signature", "store"},
+	"internal/route":           {"gen", "internal/fault", "internal/filter", "internal/id", "internal/jsonpath", "internal/schema", "internal/secret", "internal/signature", "store"},
 	"internal/filter":          {},
 	"internal/signature":       {"internal/jsonpath"},
 	"internal/jsonpath":        {},

@@ -133,6 +133,60 @@ create table destination_secrets (
   foreign key (tenant_id, destination_id) references destinations on delete cascade
 );
 
+-- How delivery to a destination goes, as all nodes see it. Written when its circuit breaker changes (compare and swap of
+-- generation), and at most every ten seconds otherwise. No row: nothing was sent yet.
+create table destination_health (
+  tenant_id             uuid not null,
+  destination_id        uuid not null,
+  breaker               smallint not null default 1,   -- kapsel.v1.BreakerState
+  probe_at              timestamptz,        -- when the next probe may be made; while one is under way, when it is given up
+  pauses                integer not null default 0,    -- in a row: each is longer than the one before
+  successes             smallint not null default 0,   -- of probes, while half-open
+  generation            bigint not null default 0,
+  changed_at            timestamptz not null default 'epoch',  -- of the breaker
+  consecutive_failures  integer not null default 0,
+  failing_since         timestamptz,        -- first of the failures since the last success; NULL: the last attempt succeeded
+  last_success_at       timestamptz,
+  last_failure_id       uuid,               -- the attempt
+  last_failure_at       timestamptz,
+  last_diagnosis        text not null default '',
+  primary key (tenant_id, destination_id),
+  foreign key (tenant_id, destination_id) references destinations on delete cascade
+) with (fillfactor = 70);
+-- Each node asks every second what has changed.
+create index destination_health_changed on destination_health (changed_at);
+-- Few fail for long.
+create index destination_health_failing on destination_health (failing_since) where failing_since is not null;
+
+-- What a node sent to a destination in a minute. Kept for some minutes.
+create table destination_traffic (
+  tenant_id       uuid not null,
+  destination_id  uuid not null,
+  minute          timestamptz not null,
+  node_id         uuid not null,
+  succeeded       bigint not null,
+  failed          bigint not null,
+  durations       bytea not null,           -- number of attempts in each class of duration (internal/delivery)
+  in_flight       integer not null,         -- at written_at
+  written_at      timestamptz not null default now(),
+  primary key (tenant_id, destination_id, minute, node_id),
+  foreign key (tenant_id, destination_id) references destinations on delete cascade
+);
+create index destination_traffic_minute on destination_traffic (minute);
+
+-- What an operator or owner wants to hear of: a breaker opened or closed, a destination was disabled. Kept for 30 days.
+create table operational_events (
+  tenant_id             uuid not null references tenants on delete cascade,
+  operational_event_id  uuid not null,
+  kind                  text not null check (kind in ('breaker_opened', 'breaker_closed', 'destination_disabled')),
+  destination_id        uuid not null,
+  event_id              uuid,               -- that led to it; NULL: no single one
+  detail                text not null,
+  created_at            timestamptz not null default now(),
+  primary key (tenant_id, operational_event_id)
+);
+create index operational_events_time on operational_events (created_at);
+
 -- A destination that was deleted, until what was still to be delivered to it has been made due, and so becomes dead letters.
 create table removed_destinations (
   tenant_id       uuid not null references tenants on delete cascade,
@@ -198,6 +252,8 @@ create table delivery_queue (
   lease_owner     uuid,                     -- node that holds it until due_at; NULL: nobody
   lost_owner      uuid,                     -- node whose lease ran out; its attempt is not recorded yet
   replay_of       uuid,                     -- the delivery that this one repeats
+  order_key       bytea,                    -- first 16 bytes of SHA-256 of its ordering key; NULL: not ordered
+  order_seq       bigint,                   -- its batch's place in the order of intake, then delivery_id; NULL: not ordered
   primary key (tenant_id, delivery_id)
 ) with (
   fillfactor = 80,
@@ -205,6 +261,9 @@ create table delivery_queue (
   autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 100000
 );
 create index delivery_queue_due on delivery_queue (due_at);
+-- Who is next of a key. What is not ordered has no entry, and so no cost.
+create index delivery_queue_order on delivery_queue (destination_id, order_key, order_seq, delivery_id) where order_key is not null;
+create sequence delivery_order;
 
 create table cancellations (
   tenant_id       uuid not null,
@@ -217,6 +276,20 @@ create table cancellations (
   primary key (tenant_id, delivery_id)
 );
 create index cancellations_event on cancellations (tenant_id, event_id);
+
+-- Leases whose delivery was cancelled: the attempt that may be under way still has to get its leaf. A row goes when the
+-- lease is given back, or after its end, once the attempt is recorded. So there are only those of the last lease time.
+create table cancelled_leases (
+  tenant_id       uuid not null,
+  delivery_id     uuid not null,
+  event_id        uuid not null,
+  endpoint_id     uuid not null,
+  destination_id  uuid not null,
+  attempts        integer not null,         -- recorded before: the one under way has the next number
+  lease_owner     uuid not null,            -- node that may be sending it
+  lease_ends_at   timestamptz not null,
+  primary key (tenant_id, delivery_id)
+);
 
 create table dead_letters (
   tenant_id       uuid not null,
@@ -268,6 +341,8 @@ create table replays (
   after_index      bigint not null default -1,  -- leaf index of the last dead letter that was dealt with
   before_index     bigint not null,         -- the log's size when it began: what was given up later is not part of it
   step_at          timestamptz not null default now(),  -- when the next step may be made
+  failures         integer not null default 0,  -- steps that failed one after the other
+  error            text not null default '',    -- what the last one failed by, for people; '' after one that did not
   created_at       timestamptz not null default now(),
   ended_at         timestamptz,
   primary key (tenant_id, replay_id)
@@ -445,7 +520,7 @@ declare
   name text;
 begin
   foreach name in array array['tenants', 'api_keys', 'endpoints', 'endpoint_secrets', 'destinations', 'destination_secrets',
-      'removed_destinations', 'events', 'dedup_keys', 'delivery_queue', 'cancellations', 'dead_letters', 'redeliveries', 'replays', 'attempts'] loop
+      'removed_destinations', 'destination_health', 'destination_traffic', 'operational_events', 'events', 'dedup_keys', 'delivery_queue', 'cancellations', 'cancelled_leases', 'dead_letters', 'redeliveries', 'replays', 'attempts'] loop
     execute format('alter table %I enable row level security', name);
     execute format('alter table %I force row level security', name);
     execute format('create policy tenant on %I to kapsel_tenant using (tenant_id = kapsel_current_tenant()) '
@@ -471,7 +546,17 @@ grant insert on removed_destinations to kapsel_tenant;
 grant insert (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, replay_of), update (due_at), delete
   on delivery_queue to kapsel_tenant;
 grant select, insert on redeliveries to kapsel_tenant, kapsel_engine;
-grant insert on cancellations to kapsel_tenant;
+grant usage on sequence delivery_order to kapsel_engine;
+grant insert on cancellations, cancelled_leases to kapsel_tenant;
+grant select, update, delete on cancelled_leases to kapsel_engine;
 grant select, insert on replays to kapsel_tenant;
 grant update (state, ended_at) on replays to kapsel_tenant;
 grant select, update on replays to kapsel_engine;
+
+-- Health of destinations. Its owner's wish to resume one closes the breaker.
+grant select, insert, update on destination_health to kapsel_engine;
+grant select, insert, update, delete on destination_traffic to kapsel_engine;
+grant select, insert, delete on operational_events to kapsel_engine;
+grant select on destination_health, destination_traffic, operational_events to kapsel_tenant;
+grant update (breaker, probe_at, pauses, successes, generation, changed_at, consecutive_failures, failing_since)
+  on destination_health to kapsel_tenant;

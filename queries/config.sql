@@ -153,7 +153,7 @@ with removal as materialized (
   where d.tenant_id = (select tenant_id from removal) and d.delivery_id > (select swept_to from removal)
   order by d.delivery_id limit @max_rows::integer
 ), hastened as (
-  update delivery_queue q set due_at = now()
+  update delivery_queue q set due_at = now(), order_key = null, order_seq = null
   where q.ctid = any(array(
     select d.ctid from delivery_queue d
     where d.tenant_id = (select tenant_id from removal) and d.delivery_id > (select swept_to from removal)

@@ -1,7 +1,9 @@
 -- name: CommitEvents :many
 -- One batch of accepted webhooks: keys, events and their deliveries. Called by the group commit of ingest. Returns the ids
 -- of the events that were new; those of the others are found by FirstEvents. A row without a dedup key has an empty
--- key_hash. Rows must be sorted by key, so that two batches cannot deadlock, and a key must not come twice.
+-- key_hash. Rows must be sorted by key, so that two batches cannot deadlock, and a key must not come twice. What is ordered
+-- by a key waits for its turn (a moment of its own, delivery.turnMoment) and takes a number for the batch, within which
+-- delivery ids go up; delivery_order_keys may be shorter than the other arrays, '' or nothing stands for no key.
 with won as (
   insert into dedup_keys as d (tenant_id, endpoint_id, key_hash, event_id, expires_at)
   select * from rows from (
@@ -30,15 +32,18 @@ with won as (
     source_address, verification, defect)
   where u.event_id in (select event_id from fresh)
 ), queued as (
-  insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, lease_owner)
+  insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, lease_owner, order_key, order_seq)
   select u.tenant_id, u.delivery_id, u.event_id, u.endpoint_id,
     nullif(u.destination_id, '00000000-0000-0000-0000-000000000000'),
-    case when u.leased then now() + make_interval(secs => @lease_seconds::float8) else now() end,
-    case when u.leased then @node_id::uuid end
+    case when u.leased then now() + make_interval(secs => @lease_seconds::float8)
+      when u.order_key <> '' then '2999-01-01 00:00:00+00'::timestamptz else now() end,
+    case when u.leased then @node_id::uuid end,
+    nullif(u.order_key, ''), case when u.order_key <> '' then (select nextval('delivery_order')) end
   from rows from (
     unnest(@delivery_tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@delivery_event_ids::uuid[]),
-    unnest(@delivery_endpoint_ids::uuid[]), unnest(@delivery_destination_ids::uuid[]), unnest(@delivery_leased::boolean[])
-  ) as u(tenant_id, delivery_id, event_id, endpoint_id, destination_id, leased)
+    unnest(@delivery_endpoint_ids::uuid[]), unnest(@delivery_destination_ids::uuid[]), unnest(@delivery_leased::boolean[]),
+    unnest(@delivery_order_keys::bytea[])
+  ) as u(tenant_id, delivery_id, event_id, endpoint_id, destination_id, leased, order_key)
   where u.event_id in (select event_id from fresh)
 )
 select event_id from fresh;

@@ -11,8 +11,8 @@ with turn as materialized (
 ), result as materialized (
   select u.* from turn, rows from (
     unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@attempts_before::integer[]),
-    unnest(@attempts_after::integer[]), unnest(@closes::boolean[]), unnest(@due_ats::timestamptz[])
-  ) as u(tenant_id, delivery_id, attempts_before, attempts_after, closes, due_at)
+    unnest(@attempts_after::integer[]), unnest(@closes::boolean[]), unnest(@wait_seconds::float8[])
+  ) as u(tenant_id, delivery_id, attempts_before, attempts_after, closes, wait_seconds)
 ), closed as (
   delete from delivery_queue q
   where q.ctid = any(array(
@@ -23,7 +23,7 @@ with turn as materialized (
   returning q.delivery_id
 ), requeued as (
   update delivery_queue q
-  set attempts = r.attempts_after, due_at = r.due_at, lease_owner = null, lost_owner = null
+  set attempts = r.attempts_after, due_at = now() + make_interval(secs => r.wait_seconds), lease_owner = null, lost_owner = null
   from result r
   where q.ctid = any(array(
       select (select d.ctid from delivery_queue d where d.tenant_id = r.tenant_id and d.delivery_id = r.delivery_id

@@ -95,3 +95,26 @@ select * from cancellations where tenant_id = @tenant_id and delivery_id = @deli
 -- Which of some destinations are not delivered to now.
 select destination_id, state, state_detail from destinations
 where tenant_id = @tenant_id and destination_id = any(@destination_ids::uuid[]) and state <> 'enabled';
+
+-- name: DeliveryAnchors :many
+-- Where deliveries are found, the newest first: events, right after which first deliveries are made, and the other
+-- deliveries themselves (is_repeat). Primary keys of events and of redeliveries, the newest max_rows up to a place.
+select u.anchor::uuid as anchor, u.event_id::uuid as event_id, u.is_repeat::boolean as is_repeat from (
+  (select e.event_id as anchor, e.event_id, false as is_repeat from events e
+    where e.tenant_id = @tenant_id and e.event_id <= @up_to::uuid order by e.event_id desc limit @max_rows::integer)
+  union all
+  (select r.delivery_id, r.event_id, true from redeliveries r
+    where r.tenant_id = @tenant_id and r.delivery_id <= @up_to::uuid order by r.delivery_id desc limit @max_rows::integer)
+) u order by u.anchor desc limit @max_rows::integer;
+
+-- name: FirstDeliveries :many
+-- What is live of some events, without what repeats something. Primary key: the ids of first deliveries are made right
+-- after their event's, before end_id.
+select q.delivery_id, q.event_id, q.destination_id
+from delivery_queue q
+where q.tenant_id = @tenant_id and q.event_id = any(@event_ids::uuid[])
+  and q.delivery_id > @oldest_event_id::uuid and q.delivery_id < @end_id::uuid;
+
+-- name: RedeliveriesOfEvents :many
+-- Index redeliveries_event.
+select delivery_id from redeliveries where tenant_id = @tenant_id and event_id = any(@event_ids::uuid[]);

@@ -25,6 +25,23 @@ where d.tenant_id = @tenant_id and d.leaf_index > @after_index and d.leaf_index 
 order by d.leaf_index
 limit @max_rows::integer;
 
+-- name: CountDeadLetters :one
+-- How many a replay would take, counted up to max_rows. As FindDeadLetters, with what nothing repeats yet alone.
+select count(*) from (
+  select from dead_letters d
+  where d.tenant_id = @tenant_id and d.leaf_index < @before_index
+    and d.dead_at >= @dead_from and d.dead_at < @dead_before
+    and (cardinality(@endpoint_ids::uuid[]) = 0 or d.endpoint_id = any(@endpoint_ids::uuid[]))
+    and (cardinality(@destination_ids::uuid[]) = 0 or d.destination_id = any(@destination_ids::uuid[]))
+    and (cardinality(@reasons::smallint[]) = 0 or d.reason = any(@reasons::smallint[]))
+    and (cardinality(@event_types::text[]) + cardinality(@event_type_prefixes::text[]) = 0
+      or exists (select from events e where e.tenant_id = d.tenant_id and e.event_id = d.event_id
+        and (e.event_type = any(@event_types::text[])
+          or exists (select from unnest(@event_type_prefixes::text[]) as prefix where starts_with(e.event_type, prefix)))))
+    and not exists (select from redeliveries r where r.tenant_id = d.tenant_id and r.replay_of = d.dead_letter_id)
+  limit @max_rows::integer
+) counted;
+
 -- name: ListDeadLetters :many
 -- A page, the newest first, for people: as FindDeadLetters. Index dead_letters_leaf, dead_letters_endpoint, dead_letters_destination or
 -- dead_letters_time, as the planner finds best. Empty arrays do not filter.
@@ -72,13 +89,32 @@ update delivery_queue set due_at = now()
 where tenant_id = @tenant_id and delivery_id = @delivery_id and lease_owner is null and due_at > now();
 
 -- name: CancelDelivery :exec
--- Ends a live delivery. A node that holds it finds its row gone: it records the attempt, and changes nothing else.
+-- Ends a live delivery. A node that holds it finds its row gone: it records the attempt, and changes nothing else. Should
+-- it not live to do that, cancelled_leases says that there is an attempt to record.
 with gone as (
   delete from delivery_queue q where q.tenant_id = @tenant_id and q.delivery_id = @delivery_id
-  returning q.tenant_id, q.delivery_id, q.event_id, q.destination_id, q.attempts
+  returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.due_at, q.lease_owner, q.lost_owner
+), held as (
+  insert into cancelled_leases (tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, lease_owner, lease_ends_at)
+  select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, coalesce(lost_owner, lease_owner),
+    case when lease_owner is null then now() else due_at end
+  from gone where lost_owner is not null or lease_owner is not null
 )
 insert into cancellations (tenant_id, delivery_id, event_id, destination_id, attempts, reason)
 select tenant_id, delivery_id, event_id, destination_id, attempts, @reason::text from gone;
+
+-- name: EndedCancelledLeases :many
+-- A page of the leases of cancelled deliveries that have ended. The table holds those of the last lease time only.
+select tenant_id, delivery_id from cancelled_leases where lease_ends_at <= now() order by lease_ends_at limit @max_rows::integer;
+
+-- name: TakeCancelledLease :one
+-- Taken and gone, if the transaction commits; nothing when another node is at it. Primary key.
+delete from cancelled_leases c
+where c.ctid = any(array(
+  select h.ctid from cancelled_leases h
+  where h.tenant_id = @tenant_id and h.delivery_id = @delivery_id and h.lease_ends_at <= now()
+  for update skip locked))
+returning *;
 
 -- name: MakeRedelivery :exec
 -- One explicit wish: a new delivery, due at once. Zero ids stand for NULL.
@@ -129,9 +165,16 @@ where tenant_id = @tenant_id and replay_id = @replay_id and state = 'running';
 -- A replay whose next step is due, held until the transaction ends; other nodes skip it. Index replays_due.
 select * from replays where state = 'running' and step_at <= now() order by step_at limit 1 for update skip locked;
 
+-- name: PutOffReplay :exec
+-- After a step that failed and left nothing behind: so it does not stand in the way of the others. The pause doubles from
+-- one second to five minutes.
+update replays
+set failures = failures + 1, error = @error, step_at = now() + least(interval '1 s' * power(2, least(failures, 20)), interval '5 min')
+where tenant_id = @tenant_id and replay_id = @replay_id and state = 'running';
+
 -- name: AdvanceReplay :exec
 update replays
-set replayed = replayed + @made::bigint, skipped = skipped + @passed::bigint, after_index = @after_index,
+set failures = 0, error = '', replayed = replayed + @made::bigint, skipped = skipped + @passed::bigint, after_index = @after_index,
   step_at = greatest(step_at, now() - interval '1 s') + make_interval(secs => @wait_seconds::float8),
   state = case when @done::boolean then 'completed' else state end, ended_at = case when @done::boolean then now() end
 where tenant_id = @tenant_id and replay_id = @replay_id;

@@ -11,7 +11,7 @@ where expires_at is null or expires_at > now() order by created_at desc, secret_
 
 -- name: RouteDestinations :many
 select tenant_id, destination_id, endpoint_id, url, state, filter, signing, retry_policy, ordering, headers, forwarded_headers,
-  connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second from destinations order by destination_id;
+  connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, updated_at from destinations order by destination_id;
 
 -- name: RouteRemovedDestinations :many
 -- Those that were deleted a short while ago: what names them is not waiting for a snapshot that has them.

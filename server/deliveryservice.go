@@ -3,8 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -36,99 +34,6 @@ func (s *deliveryService) GetDelivery(ctx context.Context, request *kapselv1.Get
 		return nil, err
 	}
 	return response, nil
-}
-
-// ListDeliveries lists those of one event. The others stand in no one table that could be read in their order.
-func (s *deliveryService) ListDeliveries(ctx context.Context, request *kapselv1.ListDeliveriesRequest) (*kapselv1.ListDeliveriesResponse, error) {
-	tenantID := caller(ctx).TenantID
-	page, err := readPage(request)
-	if err != nil {
-		return nil, err
-	}
-	if request.EventId == "" {
-		return nil, refuse(kapselv1.ErrorReason_ERROR_REASON_NOT_IMPLEMENTED, "this server lists deliveries by event only: set event_id")
-	}
-	response := new(kapselv1.ListDeliveriesResponse)
-	eventID, err := id.Event.Parse(request.EventId)
-	if err != nil {
-		return response, nil
-	}
-	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
-		ids, err := s.deliveriesOf(ctx, tx, tenantID, eventID)
-		if err != nil {
-			return err
-		}
-		before := page.before.String()
-		for _, deliveryID := range ids {
-			if deliveryID.String() >= before {
-				continue
-			}
-			if len(response.Deliveries) == int(page.size) {
-				last, _ := id.Delivery.Parse(response.Deliveries[len(response.Deliveries)-1].Id)
-				response.NextPageToken = page.token(last)
-				return nil
-			}
-			delivery, err := s.readDelivery(ctx, tx, tenantID, deliveryID)
-			if err != nil {
-				return err
-			}
-			if request.DestinationId != "" && delivery.DestinationId != request.DestinationId {
-				continue
-			}
-			if len(request.States) == 0 || slices.Contains(request.States, delivery.State) {
-				response.Deliveries = append(response.Deliveries, delivery)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return response, nil
-}
-
-// maxDeliveriesOfEvent bounds what is read for one event: destinations, times how often it was replayed.
-const maxDeliveriesOfEvent = 10_000
-
-// deliveriesOf are the ids of an event's deliveries, the newest first. A dead letter of the event as a whole is none.
-func (s *deliveryService) deliveriesOf(ctx context.Context, tx pgx.Tx, tenantID, eventID uuid.UUID) ([]uuid.UUID, error) {
-	queued, err := s.queuedDeliveries(ctx, tx, tenantID, eventID, eventID, []uuid.UUID{eventID})
-	if err != nil {
-		return nil, err
-	}
-	attempts, err := s.DB.AttemptsOfEvent(ctx, tx, store.AttemptsOfEventParams{
-		TenantID: tenantID, EventID: eventID, Since: since(eventID), AfterLeafIndex: -1, MaxRows: maxDeliveriesOfEvent,
-	})
-	if err != nil {
-		return nil, err
-	}
-	dead, err := s.DB.DeadLettersOfEvents(ctx, tx, tenantID, []uuid.UUID{eventID})
-	if err != nil {
-		return nil, err
-	}
-	cancelled, err := s.DB.CancellationsOfEvents(ctx, tx, tenantID, []uuid.UUID{eventID})
-	if err != nil {
-		return nil, err
-	}
-	var ids []uuid.UUID
-	for _, row := range queued {
-		if row.DestinationID != nil {
-			ids = append(ids, row.DeliveryID)
-		}
-	}
-	for _, row := range attempts {
-		ids = append(ids, row.DeliveryID)
-	}
-	for _, row := range dead {
-		if row.DestinationID != nil {
-			ids = append(ids, row.DeadLetterID)
-		}
-	}
-	for _, row := range cancelled {
-		ids = append(ids, row.DeliveryID)
-	}
-	slices.SortFunc(ids, func(a, b uuid.UUID) int { return strings.Compare(b.String(), a.String()) })
-	return slices.Compact(ids), nil
 }
 
 func (s *deliveryService) ListAttempts(ctx context.Context, request *kapselv1.ListAttemptsRequest) (*kapselv1.ListAttemptsResponse, error) {

@@ -62,6 +62,7 @@ func TestDestinationKeepsItsSettings(t *testing.T) {
 		Signing:        &kapselv1.Signing{Scheme: kapselv1.SigningScheme_SIGNING_SCHEME_V1A},
 		RetryPolicy:    &kapselv1.RetryPolicy{Base: durationpb.New(time.Second), Factor: 3, Jitter: proto.Float64(0), MaxAttempts: 4, FatalStatuses: []int32{404}},
 		ConnectTimeout: durationpb.New(time.Second), Timeout: durationpb.New(2 * time.Second), MaxInFlight: 3,
+		RatePerSecond: 5, Ordering: &kapselv1.Ordering{Key: &kapselv1.Ordering_Header{Header: "x-key"}},
 		Headers:          []*kapselv1.Header{{Name: "X-Team", Value: "a"}, {Name: "X-Team", Value: "b \"c\""}},
 		ForwardedHeaders: []string{"X-Request-Id"},
 	}
@@ -76,6 +77,7 @@ func TestDestinationKeepsItsSettings(t *testing.T) {
 	destinationID := must(id.Destination.Parse(d.Id))(t)
 	compiled := r.deps.Routes.Snapshot().Destination(destinationID)
 	if compiled.Active || compiled.Timeout != 2*time.Second || compiled.Retry.MaxAttempts != 4 || compiled.Filter.MatchesType("pull") ||
+		compiled.RatePerSecond != 5 || compiled.Ordering.Header != "X-Key" ||
 		!cmp.Equal(compiled.Headers["X-Team"], []string{"a", "b \"c\""}) {
 		t.Errorf("the route is %+v", compiled)
 	}
@@ -113,9 +115,6 @@ func TestDestinationsThatAreRefused(t *testing.T) {
 		"expression":         {&kapselv1.Destination{Url: public, Filter: &kapselv1.Filter{Expression: "payload.a =="}}, "", connect.CodeInvalidArgument, "INVALID_EXPRESSION"},
 		"costly expression":  {&kapselv1.Destination{Url: public, Filter: &kapselv1.Filter{Expression: "payload.all(a, payload.all(b, payload.all(c, a == b && b == c)))"}}, "", connect.CodeInvalidArgument, "INVALID_EXPRESSION"},
 		"expression of text": {&kapselv1.Destination{Url: public, Filter: &kapselv1.Filter{Expression: "event_type"}}, "", connect.CodeInvalidArgument, "INVALID_EXPRESSION"},
-		"rate":               {&kapselv1.Destination{Url: public, RatePerSecond: 5}, "", connect.CodeUnimplemented, "NOT_IMPLEMENTED"},
-		"ordering": {&kapselv1.Destination{Url: public, Ordering: &kapselv1.Ordering{Key: &kapselv1.Ordering_Header{Header: "X"}}}, "",
-			connect.CodeUnimplemented, "NOT_IMPLEMENTED"},
 		"signature's header twice": {&kapselv1.Destination{Url: public, Signing: &kapselv1.Signing{SignatureHeader: "X-Sig"}, Headers: []*kapselv1.Header{{Name: "x-sig", Value: "a"}}}, "",
 			connect.CodeInvalidArgument, "INVALID_REQUEST"},
 		"one name for two":      {&kapselv1.Destination{Url: public, Signing: &kapselv1.Signing{IdHeader: "X-A", TimestampHeader: "x-a"}}, "", connect.CodeInvalidArgument, "INVALID_REQUEST"},

@@ -30,9 +30,6 @@ type destinationSettings struct{ *kapselv1.Destination }
 // a change leaves as it was is not held against it, even if it would be refused now.
 func (s *destinationService) readDestination(given, before *kapselv1.Destination) (destinationSettings, error) {
 	d := proto.CloneOf(given)
-	if err := refuseUnsupported(d); err != nil {
-		return destinationSettings{}, err
-	}
 	if before == nil || d.Url != before.Url {
 		if err := checkURL(s.guard, d.Url); err != nil {
 			return destinationSettings{}, err
@@ -77,16 +74,6 @@ func (s *destinationService) readDestination(given, before *kapselv1.Destination
 		d.MaxInFlight = defaultMaxInFlight
 	}
 	return destinationSettings{d}, nil
-}
-
-func refuseUnsupported(d *kapselv1.Destination) error {
-	switch {
-	case d.Ordering != nil:
-		return refuseSetting("destination.ordering")
-	case d.RatePerSecond != 0:
-		return refuseSetting("destination.rate_per_second")
-	}
-	return nil
 }
 
 // reservedHeader reports whether a request's header is not for a destination's settings to set.

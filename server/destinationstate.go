@@ -44,6 +44,7 @@ func (s *destinationService) PauseDestination(ctx context.Context, request *kaps
 	return response, nil
 }
 
+// ResumeDestination also closes the circuit breaker, of an enabled destination too: its owner wants it tried at once.
 func (s *destinationService) ResumeDestination(ctx context.Context, request *kapselv1.ResumeDestinationRequest) (*kapselv1.ResumeDestinationResponse, error) {
 	response := new(kapselv1.ResumeDestinationResponse)
 	err := s.change(ctx, request.DestinationId, func(tx pgx.Tx, present store.Destination) (err error) {
@@ -54,6 +55,9 @@ func (s *destinationService) ResumeDestination(ctx context.Context, request *kap
 			if err != nil {
 				return err
 			}
+		}
+		if err := s.DB.ResetBreaker(ctx, tx, present.TenantID, present.DestinationID); err != nil {
+			return err
 		}
 		response.Destination, err = s.describeOne(ctx, tx, present)
 		return err

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
@@ -34,6 +35,7 @@ type listRequest interface {
 type page struct {
 	size   int32
 	before uuid.UUID // the last id of the page before, or lastID
+	within uuid.UUID // where what stands at before goes on, in lists that need two ids to say where they are
 	tag    [filterTagBytes]byte
 }
 
@@ -47,17 +49,24 @@ func readPage(request listRequest) (page, error) {
 		return p, nil
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(request.GetPageToken())
-	if err != nil || len(raw) != len(p.before)+filterTagBytes || subtle.ConstantTimeCompare(raw[len(p.before):], p.tag[:]) != 1 {
+	ids := len(raw) - filterTagBytes
+	if err != nil || ids != len(p.before) && ids != 2*len(p.before) || subtle.ConstantTimeCompare(raw[ids:], p.tag[:]) != 1 {
 		return page{}, refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_TOKEN, "page_token",
 			"page_token is not one that this list gave out with the same filter: start over without it")
 	}
 	copy(p.before[:], raw)
+	copy(p.within[:], raw[len(p.before):ids])
 	return p, nil
 }
 
 // token is where the page after the one that ends with last begins.
 func (p page) token(last uuid.UUID) string {
 	return base64.RawURLEncoding.EncodeToString(append(last[:], p.tag[:]...))
+}
+
+// tokenWithin is where to go on below within, at last.
+func (p page) tokenWithin(last, within uuid.UUID) string {
+	return base64.RawURLEncoding.EncodeToString(slices.Concat(last[:], within[:], p.tag[:]))
 }
 
 // number is for lists in the order of the log: the leaf index after which to go on, -1 for the first page.

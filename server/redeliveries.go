@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -74,11 +73,8 @@ func (s *deliveryService) RetryDelivery(ctx context.Context, request *kapselv1.R
 	return response, nil
 }
 
-// takeoverRetry is how long a lost node's attempt takes to be recorded, as a rule.
-const takeoverRetry = 2 * time.Second
-
-// CancelDelivery waits for nobody: the node that may be sending it finds its row gone, and records what came of it. But
-// an attempt of a node that was lost is recorded by whoever claims the row, so the row stays until that is done.
+// CancelDelivery waits for nobody: the node that may be sending it finds its row gone, and records what came of it. If it
+// does not live to do that, ledger.CancelledLeases records that the attempt was made.
 func (s *deliveryService) CancelDelivery(ctx context.Context, request *kapselv1.CancelDeliveryRequest) (*kapselv1.CancelDeliveryResponse, error) {
 	tenantID := caller(ctx).TenantID
 	deliveryID, err := id.Delivery.Parse(request.DeliveryId)
@@ -99,12 +95,6 @@ func (s *deliveryService) CancelDelivery(ctx context.Context, request *kapselv1.
 		}
 		if live.DestinationID == nil {
 			return noSuchDelivery()
-		}
-		if live.LostOwner != nil || live.LeaseOwner != nil && live.DueAt.Before(time.Now()) {
-			return &refusal{
-				reason:  kapselv1.ErrorReason_ERROR_REASON_OVERLOADED,
-				message: "an attempt of a node that was lost is still to be recorded: try again", retry: takeoverRetry,
-			}
 		}
 		if err := s.DB.CancelDelivery(ctx, tx, request.Reason, tenantID, deliveryID); err != nil {
 			return err

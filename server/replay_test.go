@@ -1,6 +1,9 @@
 package server
 
 import (
+	"context"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"connectrpc.com/connect/v2"
@@ -154,4 +157,87 @@ func TestReplayOfDeadLetters(t *testing.T) {
 	if len(again) != 1 || again[0].DeliveryId != dead.DeliveryId || again[0].ReplayedBy == "" {
 		t.Errorf("got %v", again)
 	}
+}
+
+// A delivery is cancelled while its destination thinks; the answer is recorded all the same, and changes nothing.
+func TestCancelledInFlightDeliveryKeepsItsAttempt(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	e, _ := r.endpoint(a, &kapselv1.Endpoint{})
+	arrived, answer := make(chan struct{}), make(chan struct{})
+	sink := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(arrived)
+		<-answer
+	}))
+	t.Cleanup(sink.Close)
+	r.destination(a, &kapselv1.Destination{EndpointId: e.Id, Url: sink.URL})
+	eventID := r.send(a, e, "hello")
+	<-arrived
+	flying := must(a.deliveries.ListDeliveries(t.Context(), &kapselv1.ListDeliveriesRequest{
+		States: []kapselv1.DeliveryState{kapselv1.DeliveryState_DELIVERY_STATE_IN_FLIGHT},
+	}))(t).Deliveries
+	if len(flying) != 1 || flying[0].EventId != eventID {
+		t.Fatalf("in flight are %v, want the delivery of %s", flying, eventID)
+	}
+	cancelled := must(a.deliveries.CancelDelivery(t.Context(), &kapselv1.CancelDeliveryRequest{DeliveryId: flying[0].Id, Reason: "enough"}))(t).Delivery
+	if cancelled.State != kapselv1.DeliveryState_DELIVERY_STATE_CANCELLED || cancelled.Attempts != 0 {
+		t.Errorf("got %v", cancelled)
+	}
+	close(answer)
+	var after *kapselv1.Delivery
+	r.eventually(func() bool {
+		after = must(a.deliveries.GetDelivery(t.Context(), &kapselv1.GetDeliveryRequest{DeliveryId: cancelled.Id}))(t).Delivery
+		return after.Attempts > 0
+	}, func() string { return "the attempt is not recorded" })
+	if after.State != kapselv1.DeliveryState_DELIVERY_STATE_CANCELLED || after.LastAttempt.Outcome != leafv1.Outcome_OUTCOME_SUCCEEDED || after.LastAttempt.Late {
+		t.Errorf("got %v", after)
+	}
+
+	// The lease ends; whoever looks finds the attempt, and records no other.
+	r.exec("update cancelled_leases set lease_ends_at = now()")
+	leases := ledger.NewCancelledLeases(r.deps.DB, id.New(), testLogID, r.deps.Logger, func(n int) { t.Errorf("%d leaves made, want none", n) })
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		leases.Run(ctx)
+	}()
+	r.eventually(func() bool {
+		var left int
+		if err := r.deps.DB.Engine().QueryRow(t.Context(), "select count(*) from cancelled_leases").Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+		return left == 0
+	}, func() string { return "the lease stays" })
+	stop()
+	<-done
+	attempts := must(a.deliveries.ListAttempts(t.Context(), &kapselv1.ListAttemptsRequest{
+		Parent: &kapselv1.ListAttemptsRequest_DeliveryId{DeliveryId: cancelled.Id},
+	}))(t).Attempts
+	if len(attempts) != 1 {
+		t.Errorf("%d attempts, want 1", len(attempts))
+	}
+}
+
+func TestReplayWhoseFilterCannotBeReadIsStillShown(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	replay := must(a.deliveries.ReplayDeadLetters(t.Context(), &kapselv1.ReplayDeadLettersRequest{Filter: new(kapselv1.DeadLetterFilter)}))(t).Replay
+	r.exec(`update replays set filter = '{"fromTheFuture": true}'`)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ledger.NewReplayer(r.deps.DB, r.deps.Logger).Run(ctx)
+	}()
+	r.eventually(func() bool {
+		replay = must(a.deliveries.GetReplay(t.Context(), &kapselv1.GetReplayRequest{ReplayId: replay.Id}))(t).Replay
+		return replay.Error != ""
+	}, func() string { return "no error is shown: " + replay.String() })
+	stop()
+	<-done
+	if replay.State != kapselv1.ReplayState_REPLAY_STATE_RUNNING || replay.Filter != nil {
+		t.Errorf("got %v", replay)
+	}
+	must(a.deliveries.CancelReplay(t.Context(), &kapselv1.CancelReplayRequest{ReplayId: replay.Id}))(t)
 }

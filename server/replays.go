@@ -30,8 +30,8 @@ func (s *deliveryService) ReplayDeadLetters(ctx context.Context, request *kapsel
 		if err != nil {
 			return err
 		}
-		response.Replay, err = describeReplay(replay)
-		return err
+		response.Replay = describeReplay(replay)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -73,11 +73,7 @@ func (s *deliveryService) ListReplays(ctx context.Context, request *kapselv1.Lis
 			response.NextPageToken = page.token(rows[len(rows)-1].ReplayID)
 		}
 		for _, row := range rows {
-			replay, err := describeReplay(row)
-			if err != nil {
-				return err
-			}
-			response.Replays = append(response.Replays, replay)
+			response.Replays = append(response.Replays, describeReplay(row))
 		}
 		return nil
 	})
@@ -121,20 +117,20 @@ func (s *deliveryService) readReplay(ctx context.Context, tx pgx.Tx, tenantID, r
 	if err != nil {
 		return nil, err
 	}
-	return describeReplay(row)
+	return describeReplay(row), nil
 }
 
 // describeReplay makes the resource of a row; that of a dry run has no id.
-func describeReplay(row store.Replay) (*kapselv1.Replay, error) {
+func describeReplay(row store.Replay) *kapselv1.Replay {
 	replay := &kapselv1.Replay{
 		Filter: new(kapselv1.DeadLetterFilter), Matched: row.Matched, Replayed: row.Replayed, Skipped: row.Skipped,
-		RatePerSecond: row.RatePerSecond,
+		RatePerSecond: row.RatePerSecond, Error: row.Error,
 	}
 	if err := protojson.Unmarshal(row.Filter, replay.Filter); err != nil {
-		return nil, err
+		replay.Filter = nil // of another version: its error says so
 	}
 	if row.ReplayID == uuid.Nil {
-		return replay, nil
+		return replay
 	}
 	replay.Id, replay.CreateTime = id.Replay.Text(row.ReplayID), timestamppb.New(row.CreatedAt)
 	if row.EndedAt != nil {
@@ -148,7 +144,7 @@ func describeReplay(row store.Replay) (*kapselv1.Replay, error) {
 	case "cancelled":
 		replay.State = kapselv1.ReplayState_REPLAY_STATE_CANCELLED
 	}
-	return replay, nil
+	return replay
 }
 
 func noSuchReplay() *refusal {

@@ -46,10 +46,13 @@ where q.ctid = any(array(
   where d.due_at <= now()
     and (d.destination_id is null or d.lease_owner is not null or d.lost_owner is not null
       or d.destination_id <> all($3::uuid[]))
+    and (d.order_key is null or d.lease_owner is not null or d.lost_owner is not null or not exists (
+      select from delivery_queue o where o.destination_id = d.destination_id and o.order_key = d.order_key
+        and (o.order_seq, o.delivery_id) < (d.order_seq, d.delivery_id)))
   order by d.due_at
   limit $4::integer
   for update skip locked))
-returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.lost_owner
+returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.lost_owner, q.order_key
 `
 
 type ClaimDueParams struct {
@@ -67,11 +70,13 @@ type ClaimDueRow struct {
 	DestinationID *uuid.UUID
 	Attempts      int32
 	LostOwner     *uuid.UUID
+	OrderKey      []byte
 }
 
 // The claimer's only query for work: rows that are due, whoever held them before. Index delivery_queue_due. Rows that
 // another node is claiming are skipped; so are those of full or inactive destinations, unless a lost node's attempt is to
-// be recorded: lost_owner is the node whose lease ran out, NULL for an ordinary retry.
+// be recorded: lost_owner is the node whose lease ran out, NULL for an ordinary retry. Of what is ordered by a key only the
+// first is taken (index delivery_queue_order).
 func (q *Queries) ClaimDue(ctx context.Context, db DBTX, arg ClaimDueParams) ([]ClaimDueRow, error) {
 	rows, err := db.Query(ctx, claimDue,
 		arg.NodeID,
@@ -94,6 +99,7 @@ func (q *Queries) ClaimDue(ctx context.Context, db DBTX, arg ClaimDueParams) ([]
 			&i.DestinationID,
 			&i.Attempts,
 			&i.LostOwner,
+			&i.OrderKey,
 		); err != nil {
 			return nil, err
 		}
@@ -105,36 +111,84 @@ func (q *Queries) ClaimDue(ctx context.Context, db DBTX, arg ClaimDueParams) ([]
 	return items, nil
 }
 
-const disableDestination = `-- name: DisableDestination :execrows
-update destinations
-set state = 'disabled', disable_reason = $1, state_detail = $2,
-  updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
-where tenant_id = $3 and destination_id = $4 and state = 'enabled'
+const claimTurns = `-- name: ClaimTurns :many
+update delivery_queue q
+set lease_owner = $1::uuid, due_at = now() + make_interval(secs => $2::float8)
+where q.ctid = any(array(
+    select (select d.ctid from delivery_queue d where d.destination_id = u.destination_id and d.order_key = u.order_key
+      order by d.order_seq, d.delivery_id limit 1)
+    from rows from (unnest($3::uuid[]), unnest($4::bytea[])) as u(destination_id, order_key)
+    where not exists (
+      select from (select d.lease_owner from delivery_queue d where d.destination_id = u.destination_id and d.order_key = u.order_key
+        order by d.order_seq, d.delivery_id limit 20) first where first.lease_owner is not null)))
+  and q.lease_owner is null and q.lost_owner is null and q.due_at = $5::timestamptz
+returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.lost_owner, q.order_key
 `
 
-type DisableDestinationParams struct {
-	DisableReason int16
-	StateDetail   string
-	TenantID      uuid.UUID
-	DestinationID uuid.UUID
+type ClaimTurnsParams struct {
+	NodeID         uuid.UUID
+	LeaseSeconds   float64
+	DestinationIds []uuid.UUID
+	OrderKeys      [][]byte
+	TurnMoment     time.Time
 }
 
-// Called when an attempt showed that nothing may be sent any more. Compares and swaps: of many attempts one disables it, and
-// a pause by its owner stays.
-func (q *Queries) DisableDestination(ctx context.Context, db DBTX, arg DisableDestinationParams) (int64, error) {
-	result, err := db.Exec(ctx, disableDestination,
-		arg.DisableReason,
-		arg.StateDetail,
-		arg.TenantID,
-		arg.DestinationID,
+type ClaimTurnsRow struct {
+	TenantID      uuid.UUID
+	DeliveryID    uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	DestinationID *uuid.UUID
+	Attempts      int32
+	LostOwner     *uuid.UUID
+	OrderKey      []byte
+}
+
+// Takes the first delivery of each of some keys, if it waits for its turn and none of the key is under way: one that was
+// committed late may come before one that is being sent. Those are looked for among the first twenty, as far behind as a
+// commit can be. Called by the claimer. Index delivery_queue_order.
+func (q *Queries) ClaimTurns(ctx context.Context, db DBTX, arg ClaimTurnsParams) ([]ClaimTurnsRow, error) {
+	rows, err := db.Query(ctx, claimTurns,
+		arg.NodeID,
+		arg.LeaseSeconds,
+		arg.DestinationIds,
+		arg.OrderKeys,
+		arg.TurnMoment,
 	)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return result.RowsAffected(), nil
+	defer rows.Close()
+	var items []ClaimTurnsRow
+	for rows.Next() {
+		var i ClaimTurnsRow
+		if err := rows.Scan(
+			&i.TenantID,
+			&i.DeliveryID,
+			&i.EventID,
+			&i.EndpointID,
+			&i.DestinationID,
+			&i.Attempts,
+			&i.LostOwner,
+			&i.OrderKey,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const expireLeasesOfDeadNodes = `-- name: ExpireLeasesOfDeadNodes :execrows
+with cancelled as (
+  update cancelled_leases c
+  set lease_ends_at = now()
+  where c.lease_ends_at > now() and c.lease_owner in (
+    select n.node_id from nodes n where n.node_id <> $2::uuid and n.heartbeat_at < now() - make_interval(secs => $3::float8))
+)
 update delivery_queue q
 set due_at = now()
 where q.due_at > now() and q.due_at <= now() + make_interval(secs => $1::float8)
@@ -143,7 +197,7 @@ where q.due_at > now() and q.due_at <= now() + make_interval(secs => $1::float8)
 `
 
 // Makes the leases of nodes without a recent heartbeat due now, so that the next claim takes them over. A leased row is
-// due within the lease's length, so index delivery_queue_due bounds what is read.
+// due within the lease's length, so index delivery_queue_due bounds what is read. The same for leases of what was cancelled.
 func (q *Queries) ExpireLeasesOfDeadNodes(ctx context.Context, db DBTX, leaseSeconds float64, nodeID uuid.UUID, deadAfterSeconds float64) (int64, error) {
 	result, err := db.Exec(ctx, expireLeasesOfDeadNodes, leaseSeconds, nodeID, deadAfterSeconds)
 	if err != nil {
@@ -152,26 +206,35 @@ func (q *Queries) ExpireLeasesOfDeadNodes(ctx context.Context, db DBTX, leaseSec
 	return result.RowsAffected(), nil
 }
 
-const heartbeat = `-- name: Heartbeat :exec
-insert into nodes (node_id, name, version, roles) values ($1, $2, $3, $4)
-on conflict (node_id) do update set heartbeat_at = now()
+const heartbeat = `-- name: Heartbeat :one
+with beat as (
+  insert into nodes (node_id, name, version, roles) values ($1, $3, $4, $5)
+  on conflict (node_id) do update set heartbeat_at = now()
+)
+select (1 + count(*))::bigint as live_nodes from nodes n
+where n.node_id <> $1 and 'deliver' = any(n.roles) and n.heartbeat_at >= now() - make_interval(secs => $2::float8)
 `
 
 type HeartbeatParams struct {
-	NodeID  uuid.UUID
-	Name    string
-	Version string
-	Roles   []string
+	NodeID           uuid.UUID
+	DeadAfterSeconds float64
+	Name             string
+	Version          string
+	Roles            []string
 }
 
-func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) error {
-	_, err := db.Exec(ctx, heartbeat,
+// Returns how many nodes that deliver are alive, the one that beats included.
+func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) (int64, error) {
+	row := db.QueryRow(ctx, heartbeat,
 		arg.NodeID,
+		arg.DeadAfterSeconds,
 		arg.Name,
 		arg.Version,
 		arg.Roles,
 	)
-	return err
+	var live_nodes int64
+	err := row.Scan(&live_nodes)
+	return live_nodes, err
 }
 
 const heldMoments = `-- name: HeldMoments :many
@@ -222,6 +285,41 @@ where q.ctid = any(array(
 // step is bounded. What a lost node held is left to the claim, which records its attempt.
 func (q *Queries) HoldDeliveries(ctx context.Context, db DBTX, destinationIds []uuid.UUID, heldUntils []time.Time, pageRows int32) (int64, error) {
 	result, err := db.Exec(ctx, holdDeliveries, destinationIds, heldUntils, pageRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const holdOverflow = `-- name: HoldOverflow :execrows
+update delivery_queue q
+set due_at = (
+  select u.held_until from rows from (unnest($1::uuid[]), unnest($2::timestamptz[])) as u(destination_id, held_until)
+  where u.destination_id = q.destination_id limit 1)
+where q.ctid = any(array(
+  select h.ctid from delivery_queue h
+  where h.ctid = any(array(select d.ctid from delivery_queue d where d.due_at <= now() order by d.due_at limit $3::integer))
+    and h.due_at <= now() and h.lease_owner is null and h.lost_owner is null and h.destination_id = any($1::uuid[])
+  order by h.due_at offset $4::integer
+  for update skip locked))
+`
+
+type HoldOverflowParams struct {
+	DestinationIds []uuid.UUID
+	HeldUntils     []time.Time
+	PageRows       int32
+	KeepRows       int32
+}
+
+// Puts due rows of active destinations off whose lanes are full, but the first keep_rows of them, like HoldDeliveries: so a
+// claim for the others wades through no more than that. Looks at the first page_rows due rows. Called by the holder.
+func (q *Queries) HoldOverflow(ctx context.Context, db DBTX, arg HoldOverflowParams) (int64, error) {
+	result, err := db.Exec(ctx, holdOverflow,
+		arg.DestinationIds,
+		arg.HeldUntils,
+		arg.PageRows,
+		arg.KeepRows,
+	)
 	if err != nil {
 		return 0, err
 	}
@@ -284,6 +382,62 @@ func (q *Queries) LoadEvents(ctx context.Context, db DBTX, tenantIds []uuid.UUID
 	return items, nil
 }
 
+const orderKeys = `-- name: OrderKeys :many
+with recursive head as (
+  (select d.destination_id, d.order_key, d.due_at, d.lease_owner from delivery_queue d
+    where d.order_key is not null and (d.destination_id, d.order_key) > ($3::uuid, $4::bytea)
+    order by d.destination_id, d.order_key, d.order_seq, d.delivery_id limit 1)
+  union all
+  select n.destination_id, n.order_key, n.due_at, n.lease_owner from head h cross join lateral (
+    select d.destination_id, d.order_key, d.due_at, d.lease_owner from delivery_queue d
+    where d.order_key is not null and (d.destination_id, d.order_key) > (h.destination_id, h.order_key)
+    order by d.destination_id, d.order_key, d.order_seq, d.delivery_id limit 1) n
+)
+select h.destination_id::uuid as destination_id, h.order_key::bytea as order_key,
+  (h.lease_owner is null and h.due_at = $1::timestamptz)::boolean as waits
+from head h limit $2::integer
+`
+
+type OrderKeysParams struct {
+	TurnMoment         time.Time
+	MaxKeys            int32
+	AfterDestinationID uuid.UUID
+	AfterOrderKey      []byte
+}
+
+type OrderKeysRow struct {
+	DestinationID uuid.UUID
+	OrderKey      []byte
+	Waits         bool
+}
+
+// A page of the keys that anything is ordered by, and whether the first of each waits for its turn. Called by the claimer,
+// for what a lost node or a cancellation left behind. Walks index delivery_queue_order from key to key.
+func (q *Queries) OrderKeys(ctx context.Context, db DBTX, arg OrderKeysParams) ([]OrderKeysRow, error) {
+	rows, err := db.Query(ctx, orderKeys,
+		arg.TurnMoment,
+		arg.MaxKeys,
+		arg.AfterDestinationID,
+		arg.AfterOrderKey,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []OrderKeysRow
+	for rows.Next() {
+		var i OrderKeysRow
+		if err := rows.Scan(&i.DestinationID, &i.OrderKey, &i.Waits); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const releaseHeld = `-- name: ReleaseHeld :execrows
 update delivery_queue q
 set due_at = now()
@@ -304,18 +458,35 @@ func (q *Queries) ReleaseHeld(ctx context.Context, db DBTX, heldUntil time.Time,
 }
 
 const releaseLeases = `-- name: ReleaseLeases :execrows
+with unsent as (
+  delete from cancelled_leases c
+  where c.lease_owner = $4::uuid and (c.tenant_id, c.delivery_id) in (
+    select u.tenant_id, u.delivery_id from rows from (unnest($2::uuid[]), unnest($3::uuid[])) as u(tenant_id, delivery_id))
+)
 update delivery_queue q
-set lease_owner = null, due_at = now()
+set lease_owner = null, due_at = coalesce($1::timestamptz, now())
 where q.ctid = any(array(
     select (select d.ctid from delivery_queue d where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id)
-    from rows from (unnest($1::uuid[]), unnest($2::uuid[])) as u(tenant_id, delivery_id)))
-  and q.lease_owner = $3::uuid
+    from rows from (unnest($2::uuid[]), unnest($3::uuid[])) as u(tenant_id, delivery_id)))
+  and q.lease_owner = $4::uuid
 `
 
-// Gives back what was claimed but not sent, due at once. lost_owner stays, so that a lost node's attempt is still recorded
-// by whoever claims the row next. Primary key of delivery_queue.
-func (q *Queries) ReleaseLeases(ctx context.Context, db DBTX, tenantIds []uuid.UUID, deliveryIds []uuid.UUID, nodeID uuid.UUID) (int64, error) {
-	result, err := db.Exec(ctx, releaseLeases, tenantIds, deliveryIds, nodeID)
+type ReleaseLeasesParams struct {
+	DueAt       *time.Time
+	TenantIds   []uuid.UUID
+	DeliveryIds []uuid.UUID
+	NodeID      uuid.UUID
+}
+
+// Gives back what was claimed but not sent, due at once, or at due_at where that is given. lost_owner stays, so that a lost node's attempt is still recorded
+// by whoever claims the row next. What was cancelled in the meantime was not sent either. Primary keys.
+func (q *Queries) ReleaseLeases(ctx context.Context, db DBTX, arg ReleaseLeasesParams) (int64, error) {
+	result, err := db.Exec(ctx, releaseLeases,
+		arg.DueAt,
+		arg.TenantIds,
+		arg.DeliveryIds,
+		arg.NodeID,
+	)
 	if err != nil {
 		return 0, err
 	}
@@ -335,11 +506,19 @@ func (q *Queries) RemoveDeadNodes(ctx context.Context, db DBTX, deadForSeconds f
 	return result.RowsAffected(), nil
 }
 
-const removeNode = `-- name: RemoveNode :exec
-delete from nodes where node_id = $1
+const removeNode = `-- name: RemoveNode :execrows
+delete from nodes n
+where n.node_id = $1::uuid and not exists (
+  select from delivery_queue q
+  where q.due_at > now() and q.due_at <= now() + make_interval(secs => $2::float8) and q.lease_owner = $1::uuid)
 `
 
-func (q *Queries) RemoveNode(ctx context.Context, db DBTX, nodeID uuid.UUID) error {
-	_, err := db.Exec(ctx, removeNode, nodeID)
-	return err
+// Forgets a node that stops, unless it still has leases: those are taken over from dead nodes only. Index
+// delivery_queue_due, as in ExpireLeasesOfDeadNodes.
+func (q *Queries) RemoveNode(ctx context.Context, db DBTX, nodeID uuid.UUID, leaseSeconds float64) (int64, error) {
+	result, err := db.Exec(ctx, removeNode, nodeID, leaseSeconds)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }

@@ -129,6 +129,7 @@ func fill(t *testing.T, owner *pgx.Conn, table string, tenant uuid.UUID) {
 	err := owner.QueryRow(t.Context(), `select string_agg(quote_ident(attname), ', '), string_agg(case
 			when attname = 'tenant_id' then quote_literal($2::text)
 			when attname = 'payload_format' then quote_literal('any')
+			when attname = 'kind' then quote_literal('breaker_opened')
 			else case format_type(atttypid, null)
 				when 'uuid' then 'gen_random_uuid()' when 'text' then '''x''' when 'text[]' then '''{}''' when 'jsonb' then '''{}'''
 				when 'bytea' then 'sha256(gen_random_uuid()::text::bytea)' when 'boolean' then 'true'

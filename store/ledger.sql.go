@@ -26,10 +26,10 @@ const recordAttempts = `-- name: RecordAttempts :many
 with turn as materialized (
   select pg_advisory_xact_lock(uuid_hash_extended($1::uuid, 0)) as taken
 ), result as materialized (
-  select u.tenant_id, u.delivery_id, u.attempts_before, u.attempts_after, u.closes, u.due_at from turn, rows from (
+  select u.tenant_id, u.delivery_id, u.attempts_before, u.attempts_after, u.closes, u.wait_seconds from turn, rows from (
     unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::integer[]),
-    unnest($5::integer[]), unnest($6::boolean[]), unnest($7::timestamptz[])
-  ) as u(tenant_id, delivery_id, attempts_before, attempts_after, closes, due_at)
+    unnest($5::integer[]), unnest($6::boolean[]), unnest($7::float8[])
+  ) as u(tenant_id, delivery_id, attempts_before, attempts_after, closes, wait_seconds)
 ), closed as (
   delete from delivery_queue q
   where q.ctid = any(array(
@@ -40,7 +40,7 @@ with turn as materialized (
   returning q.delivery_id
 ), requeued as (
   update delivery_queue q
-  set attempts = r.attempts_after, due_at = r.due_at, lease_owner = null, lost_owner = null
+  set attempts = r.attempts_after, due_at = now() + make_interval(secs => r.wait_seconds), lease_owner = null, lost_owner = null
   from result r
   where q.ctid = any(array(
       select (select d.ctid from delivery_queue d where d.tenant_id = r.tenant_id and d.delivery_id = r.delivery_id
@@ -91,7 +91,7 @@ type RecordAttemptsParams struct {
 	AttemptsBefore     []int32
 	AttemptsAfter      []int32
 	Closes             []bool
-	DueAts             []time.Time
+	WaitSeconds        []float64
 	LeafIds            []uuid.UUID
 	LeafTenantIds      []uuid.UUID
 	LeafDeliveryIds    []uuid.UUID
@@ -133,7 +133,7 @@ func (q *Queries) RecordAttempts(ctx context.Context, db DBTX, arg RecordAttempt
 		arg.AttemptsBefore,
 		arg.AttemptsAfter,
 		arg.Closes,
-		arg.DueAts,
+		arg.WaitSeconds,
 		arg.LeafIds,
 		arg.LeafTenantIds,
 		arg.LeafDeliveryIds,

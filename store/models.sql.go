@@ -34,6 +34,17 @@ type Cancellation struct {
 	CancelledAt   time.Time
 }
 
+type CancelledLease struct {
+	TenantID      uuid.UUID
+	DeliveryID    uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	DestinationID uuid.UUID
+	Attempts      int32
+	LeaseOwner    uuid.UUID
+	LeaseEndsAt   time.Time
+}
+
 type DeadLetter struct {
 	TenantID      uuid.UUID
 	DeadLetterID  uuid.UUID
@@ -46,19 +57,6 @@ type DeadLetter struct {
 	LogID         int32
 	LeafIndex     int64
 	DeadAt        time.Time
-}
-
-type DeliveryQueue struct {
-	TenantID      uuid.UUID
-	DeliveryID    uuid.UUID
-	EventID       uuid.UUID
-	EndpointID    uuid.UUID
-	DestinationID *uuid.UUID
-	Attempts      int32
-	DueAt         time.Time
-	LeaseOwner    *uuid.UUID
-	LostOwner     *uuid.UUID
-	ReplayOf      *uuid.UUID
 }
 
 type Destination struct {
@@ -82,6 +80,35 @@ type Destination struct {
 	RatePerSecond    *int32
 	CreatedAt        time.Time
 	UpdatedAt        time.Time
+}
+
+type DestinationHealth struct {
+	TenantID            uuid.UUID
+	DestinationID       uuid.UUID
+	Breaker             int16
+	ProbeAt             *time.Time
+	Pauses              int32
+	Successes           int16
+	Generation          int64
+	ChangedAt           time.Time
+	ConsecutiveFailures int32
+	FailingSince        *time.Time
+	LastSuccessAt       *time.Time
+	LastFailureID       *uuid.UUID
+	LastFailureAt       *time.Time
+	LastDiagnosis       string
+}
+
+type DestinationTraffic struct {
+	TenantID      uuid.UUID
+	DestinationID uuid.UUID
+	Minute        time.Time
+	NodeID        uuid.UUID
+	Succeeded     int64
+	Failed        int64
+	Durations     []byte
+	InFlight      int32
+	WrittenAt     time.Time
 }
 
 type Endpoint struct {
@@ -118,6 +145,8 @@ type Replay struct {
 	AfterIndex    int64
 	BeforeIndex   int64
 	StepAt        time.Time
+	Failures      int32
+	Error         string
 	CreatedAt     time.Time
 	EndedAt       *time.Time
 }

@@ -190,6 +190,91 @@ func (q *Queries) DeadLettersOfEvents(ctx context.Context, db DBTX, tenantID uui
 	return items, nil
 }
 
+const deliveryAnchors = `-- name: DeliveryAnchors :many
+select u.anchor::uuid as anchor, u.event_id::uuid as event_id, u.is_repeat::boolean as is_repeat from (
+  (select e.event_id as anchor, e.event_id, false as is_repeat from events e
+    where e.tenant_id = $1 and e.event_id <= $2::uuid order by e.event_id desc limit $3::integer)
+  union all
+  (select r.delivery_id, r.event_id, true from redeliveries r
+    where r.tenant_id = $1 and r.delivery_id <= $2::uuid order by r.delivery_id desc limit $3::integer)
+) u order by u.anchor desc limit $3::integer
+`
+
+type DeliveryAnchorsRow struct {
+	Anchor   uuid.UUID
+	EventID  uuid.UUID
+	IsRepeat bool
+}
+
+// Where deliveries are found, the newest first: events, right after which first deliveries are made, and the other
+// deliveries themselves (is_repeat). Primary keys of events and of redeliveries, the newest max_rows up to a place.
+func (q *Queries) DeliveryAnchors(ctx context.Context, db DBTX, tenantID uuid.UUID, upTo uuid.UUID, maxRows int32) ([]DeliveryAnchorsRow, error) {
+	rows, err := db.Query(ctx, deliveryAnchors, tenantID, upTo, maxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []DeliveryAnchorsRow
+	for rows.Next() {
+		var i DeliveryAnchorsRow
+		if err := rows.Scan(&i.Anchor, &i.EventID, &i.IsRepeat); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const firstDeliveries = `-- name: FirstDeliveries :many
+select q.delivery_id, q.event_id, q.destination_id
+from delivery_queue q
+where q.tenant_id = $1 and q.event_id = any($2::uuid[])
+  and q.delivery_id > $3::uuid and q.delivery_id < $4::uuid
+`
+
+type FirstDeliveriesParams struct {
+	TenantID      uuid.UUID
+	EventIds      []uuid.UUID
+	OldestEventID uuid.UUID
+	EndID         uuid.UUID
+}
+
+type FirstDeliveriesRow struct {
+	DeliveryID    uuid.UUID
+	EventID       uuid.UUID
+	DestinationID *uuid.UUID
+}
+
+// What is live of some events, without what repeats something. Primary key: the ids of first deliveries are made right
+// after their event's, before end_id.
+func (q *Queries) FirstDeliveries(ctx context.Context, db DBTX, arg FirstDeliveriesParams) ([]FirstDeliveriesRow, error) {
+	rows, err := db.Query(ctx, firstDeliveries,
+		arg.TenantID,
+		arg.EventIds,
+		arg.OldestEventID,
+		arg.EndID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []FirstDeliveriesRow
+	for rows.Next() {
+		var i FirstDeliveriesRow
+		if err := rows.Scan(&i.DeliveryID, &i.EventID, &i.DestinationID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const getAttempt = `-- name: GetAttempt :one
 select log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt
 from attempts where tenant_id = $1 and attempt_id = $2 and recorded_at >= $3
@@ -645,6 +730,31 @@ func (q *Queries) QueuedDelivery(ctx context.Context, db DBTX, tenantID uuid.UUI
 		&i.ReplayOf,
 	)
 	return i, err
+}
+
+const redeliveriesOfEvents = `-- name: RedeliveriesOfEvents :many
+select delivery_id from redeliveries where tenant_id = $1 and event_id = any($2::uuid[])
+`
+
+// Index redeliveries_event.
+func (q *Queries) RedeliveriesOfEvents(ctx context.Context, db DBTX, tenantID uuid.UUID, eventIds []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, redeliveriesOfEvents, tenantID, eventIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var delivery_id uuid.UUID
+		if err := rows.Scan(&delivery_id); err != nil {
+			return nil, err
+		}
+		items = append(items, delivery_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const successesOfEvents = `-- name: SuccessesOfEvents :many

@@ -14,7 +14,7 @@ import (
 
 const advanceReplay = `-- name: AdvanceReplay :exec
 update replays
-set replayed = replayed + $1::bigint, skipped = skipped + $2::bigint, after_index = $3,
+set failures = 0, error = '', replayed = replayed + $1::bigint, skipped = skipped + $2::bigint, after_index = $3,
   step_at = greatest(step_at, now() - interval '1 s') + make_interval(secs => $4::float8),
   state = case when $5::boolean then 'completed' else state end, ended_at = case when $5::boolean then now() end
 where tenant_id = $6 and replay_id = $7
@@ -46,13 +46,19 @@ func (q *Queries) AdvanceReplay(ctx context.Context, db DBTX, arg AdvanceReplayP
 const cancelDelivery = `-- name: CancelDelivery :exec
 with gone as (
   delete from delivery_queue q where q.tenant_id = $2 and q.delivery_id = $3
-  returning q.tenant_id, q.delivery_id, q.event_id, q.destination_id, q.attempts
+  returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.due_at, q.lease_owner, q.lost_owner
+), held as (
+  insert into cancelled_leases (tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, lease_owner, lease_ends_at)
+  select tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, coalesce(lost_owner, lease_owner),
+    case when lease_owner is null then now() else due_at end
+  from gone where lost_owner is not null or lease_owner is not null
 )
 insert into cancellations (tenant_id, delivery_id, event_id, destination_id, attempts, reason)
 select tenant_id, delivery_id, event_id, destination_id, attempts, $1::text from gone
 `
 
-// Ends a live delivery. A node that holds it finds its row gone: it records the attempt, and changes nothing else.
+// Ends a live delivery. A node that holds it finds its row gone: it records the attempt, and changes nothing else. Should
+// it not live to do that, cancelled_leases says that there is an attempt to record.
 func (q *Queries) CancelDelivery(ctx context.Context, db DBTX, reason string, tenantID uuid.UUID, deliveryID uuid.UUID) error {
 	_, err := db.Exec(ctx, cancelDelivery, reason, tenantID, deliveryID)
 	return err
@@ -72,10 +78,59 @@ func (q *Queries) CancelReplay(ctx context.Context, db DBTX, tenantID uuid.UUID,
 	return result.RowsAffected(), nil
 }
 
+const countDeadLetters = `-- name: CountDeadLetters :one
+select count(*) from (
+  select from dead_letters d
+  where d.tenant_id = $1 and d.leaf_index < $2
+    and d.dead_at >= $3 and d.dead_at < $4
+    and (cardinality($5::uuid[]) = 0 or d.endpoint_id = any($5::uuid[]))
+    and (cardinality($6::uuid[]) = 0 or d.destination_id = any($6::uuid[]))
+    and (cardinality($7::smallint[]) = 0 or d.reason = any($7::smallint[]))
+    and (cardinality($8::text[]) + cardinality($9::text[]) = 0
+      or exists (select from events e where e.tenant_id = d.tenant_id and e.event_id = d.event_id
+        and (e.event_type = any($8::text[])
+          or exists (select from unnest($9::text[]) as prefix where starts_with(e.event_type, prefix)))))
+    and not exists (select from redeliveries r where r.tenant_id = d.tenant_id and r.replay_of = d.dead_letter_id)
+  limit $10::integer
+) counted
+`
+
+type CountDeadLettersParams struct {
+	TenantID          uuid.UUID
+	BeforeIndex       int64
+	DeadFrom          time.Time
+	DeadBefore        time.Time
+	EndpointIds       []uuid.UUID
+	DestinationIds    []uuid.UUID
+	Reasons           []int16
+	EventTypes        []string
+	EventTypePrefixes []string
+	MaxRows           int32
+}
+
+// How many a replay would take, counted up to max_rows. As FindDeadLetters, with what nothing repeats yet alone.
+func (q *Queries) CountDeadLetters(ctx context.Context, db DBTX, arg CountDeadLettersParams) (int64, error) {
+	row := db.QueryRow(ctx, countDeadLetters,
+		arg.TenantID,
+		arg.BeforeIndex,
+		arg.DeadFrom,
+		arg.DeadBefore,
+		arg.EndpointIds,
+		arg.DestinationIds,
+		arg.Reasons,
+		arg.EventTypes,
+		arg.EventTypePrefixes,
+		arg.MaxRows,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const createReplay = `-- name: CreateReplay :one
 insert into replays (tenant_id, replay_id, filter, rate_per_second, matched, before_index)
 values ($1, $2, $3, $4, $5, $6)
-returning tenant_id, replay_id, filter, state, rate_per_second, matched, replayed, skipped, after_index, before_index, step_at, created_at, ended_at
+returning tenant_id, replay_id, filter, state, rate_per_second, matched, replayed, skipped, after_index, before_index, step_at, failures, error, created_at, ended_at
 `
 
 type CreateReplayParams struct {
@@ -109,10 +164,42 @@ func (q *Queries) CreateReplay(ctx context.Context, db DBTX, arg CreateReplayPar
 		&i.AfterIndex,
 		&i.BeforeIndex,
 		&i.StepAt,
+		&i.Failures,
+		&i.Error,
 		&i.CreatedAt,
 		&i.EndedAt,
 	)
 	return i, err
+}
+
+const endedCancelledLeases = `-- name: EndedCancelledLeases :many
+select tenant_id, delivery_id from cancelled_leases where lease_ends_at <= now() order by lease_ends_at limit $1::integer
+`
+
+type EndedCancelledLeasesRow struct {
+	TenantID   uuid.UUID
+	DeliveryID uuid.UUID
+}
+
+// A page of the leases of cancelled deliveries that have ended. The table holds those of the last lease time only.
+func (q *Queries) EndedCancelledLeases(ctx context.Context, db DBTX, maxRows int32) ([]EndedCancelledLeasesRow, error) {
+	rows, err := db.Query(ctx, endedCancelledLeases, maxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EndedCancelledLeasesRow
+	for rows.Next() {
+		var i EndedCancelledLeasesRow
+		if err := rows.Scan(&i.TenantID, &i.DeliveryID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const findDeadLetters = `-- name: FindDeadLetters :many
@@ -238,7 +325,7 @@ func (q *Queries) GetRedelivery(ctx context.Context, db DBTX, tenantID uuid.UUID
 }
 
 const getReplay = `-- name: GetReplay :one
-select tenant_id, replay_id, filter, state, rate_per_second, matched, replayed, skipped, after_index, before_index, step_at, created_at, ended_at from replays where tenant_id = $1 and replay_id = $2
+select tenant_id, replay_id, filter, state, rate_per_second, matched, replayed, skipped, after_index, before_index, step_at, failures, error, created_at, ended_at from replays where tenant_id = $1 and replay_id = $2
 `
 
 func (q *Queries) GetReplay(ctx context.Context, db DBTX, tenantID uuid.UUID, replayID uuid.UUID) (Replay, error) {
@@ -256,6 +343,8 @@ func (q *Queries) GetReplay(ctx context.Context, db DBTX, tenantID uuid.UUID, re
 		&i.AfterIndex,
 		&i.BeforeIndex,
 		&i.StepAt,
+		&i.Failures,
+		&i.Error,
 		&i.CreatedAt,
 		&i.EndedAt,
 	)
@@ -408,7 +497,7 @@ func (q *Queries) ListDeadLetters(ctx context.Context, db DBTX, arg ListDeadLett
 }
 
 const listReplays = `-- name: ListReplays :many
-select tenant_id, replay_id, filter, state, rate_per_second, matched, replayed, skipped, after_index, before_index, step_at, created_at, ended_at from replays where tenant_id = $1 and replay_id < $2 order by replay_id desc limit $3::integer
+select tenant_id, replay_id, filter, state, rate_per_second, matched, replayed, skipped, after_index, before_index, step_at, failures, error, created_at, ended_at from replays where tenant_id = $1 and replay_id < $2 order by replay_id desc limit $3::integer
 `
 
 // The newest first. Primary key.
@@ -433,6 +522,8 @@ func (q *Queries) ListReplays(ctx context.Context, db DBTX, tenantID uuid.UUID, 
 			&i.AfterIndex,
 			&i.BeforeIndex,
 			&i.StepAt,
+			&i.Failures,
+			&i.Error,
 			&i.CreatedAt,
 			&i.EndedAt,
 		); err != nil {
@@ -452,10 +543,23 @@ from delivery_queue where tenant_id = $1 and delivery_id = $2
 for update
 `
 
+type LockDeliveryRow struct {
+	TenantID      uuid.UUID
+	DeliveryID    uuid.UUID
+	EventID       uuid.UUID
+	EndpointID    uuid.UUID
+	DestinationID *uuid.UUID
+	Attempts      int32
+	DueAt         time.Time
+	LeaseOwner    *uuid.UUID
+	LostOwner     *uuid.UUID
+	ReplayOf      *uuid.UUID
+}
+
 // The live row, held against claims and the recorder until the end of the transaction. Primary key.
-func (q *Queries) LockDelivery(ctx context.Context, db DBTX, tenantID uuid.UUID, deliveryID uuid.UUID) (DeliveryQueue, error) {
+func (q *Queries) LockDelivery(ctx context.Context, db DBTX, tenantID uuid.UUID, deliveryID uuid.UUID) (LockDeliveryRow, error) {
 	row := db.QueryRow(ctx, lockDelivery, tenantID, deliveryID)
-	var i DeliveryQueue
+	var i LockDeliveryRow
 	err := row.Scan(
 		&i.TenantID,
 		&i.DeliveryID,
@@ -571,8 +675,47 @@ func (q *Queries) MakeReplayDeliveries(ctx context.Context, db DBTX, arg MakeRep
 	return result.RowsAffected(), nil
 }
 
+const putOffReplay = `-- name: PutOffReplay :exec
+update replays
+set failures = failures + 1, error = $1, step_at = now() + least(interval '1 s' * power(2, least(failures, 20)), interval '5 min')
+where tenant_id = $2 and replay_id = $3 and state = 'running'
+`
+
+// After a step that failed and left nothing behind: so it does not stand in the way of the others. The pause doubles from
+// one second to five minutes.
+func (q *Queries) PutOffReplay(ctx context.Context, db DBTX, error string, tenantID uuid.UUID, replayID uuid.UUID) error {
+	_, err := db.Exec(ctx, putOffReplay, error, tenantID, replayID)
+	return err
+}
+
+const takeCancelledLease = `-- name: TakeCancelledLease :one
+delete from cancelled_leases c
+where c.ctid = any(array(
+  select h.ctid from cancelled_leases h
+  where h.tenant_id = $1 and h.delivery_id = $2 and h.lease_ends_at <= now()
+  for update skip locked))
+returning tenant_id, delivery_id, event_id, endpoint_id, destination_id, attempts, lease_owner, lease_ends_at
+`
+
+// Taken and gone, if the transaction commits; nothing when another node is at it. Primary key.
+func (q *Queries) TakeCancelledLease(ctx context.Context, db DBTX, tenantID uuid.UUID, deliveryID uuid.UUID) (CancelledLease, error) {
+	row := db.QueryRow(ctx, takeCancelledLease, tenantID, deliveryID)
+	var i CancelledLease
+	err := row.Scan(
+		&i.TenantID,
+		&i.DeliveryID,
+		&i.EventID,
+		&i.EndpointID,
+		&i.DestinationID,
+		&i.Attempts,
+		&i.LeaseOwner,
+		&i.LeaseEndsAt,
+	)
+	return i, err
+}
+
 const takeReplay = `-- name: TakeReplay :one
-select tenant_id, replay_id, filter, state, rate_per_second, matched, replayed, skipped, after_index, before_index, step_at, created_at, ended_at from replays where state = 'running' and step_at <= now() order by step_at limit 1 for update skip locked
+select tenant_id, replay_id, filter, state, rate_per_second, matched, replayed, skipped, after_index, before_index, step_at, failures, error, created_at, ended_at from replays where state = 'running' and step_at <= now() order by step_at limit 1 for update skip locked
 `
 
 // A replay whose next step is due, held until the transaction ends; other nodes skip it. Index replays_due.
@@ -591,6 +734,8 @@ func (q *Queries) TakeReplay(ctx context.Context, db DBTX) (Replay, error) {
 		&i.AfterIndex,
 		&i.BeforeIndex,
 		&i.StepAt,
+		&i.Failures,
+		&i.Error,
 		&i.CreatedAt,
 		&i.EndedAt,
 	)

@@ -7,6 +7,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -50,7 +51,7 @@ func (q *Queries) RouteDestinationSecrets(ctx context.Context, db DBTX) ([]Route
 
 const routeDestinations = `-- name: RouteDestinations :many
 select tenant_id, destination_id, endpoint_id, url, state, filter, signing, retry_policy, ordering, headers, forwarded_headers,
-  connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second from destinations order by destination_id
+  connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, updated_at from destinations order by destination_id
 `
 
 type RouteDestinationsRow struct {
@@ -69,6 +70,7 @@ type RouteDestinationsRow struct {
 	TimeoutMs        int32
 	MaxInFlight      int32
 	RatePerSecond    *int32
+	UpdatedAt        time.Time
 }
 
 func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestinationsRow, error) {
@@ -96,6 +98,7 @@ func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestin
 			&i.TimeoutMs,
 			&i.MaxInFlight,
 			&i.RatePerSecond,
+			&i.UpdatedAt,
 		); err != nil {
 			return nil, err
 		}

@@ -4,42 +4,62 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
-	"os"
-	"path/filepath"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/bench"
-	"github.com/kapsel-dev/kapsel/internal/embedpg"
-	"github.com/kapsel-dev/kapsel/internal/node"
-	"github.com/kapsel-dev/kapsel/internal/signature"
-	"github.com/kapsel-dev/kapsel/internal/telemetry"
 )
 
-// benchSealAge lets the last leaves of a run be sealed soon, since rates count until the last webhook is sealed.
-const benchSealAge = time.Second
+// benchFlags say what to measure, and on what.
+type benchFlags struct {
+	config   bench.Config
+	server   clientFlags
+	scenario string
+	backlog  int
+	dead     string
+	dataDir  string
+	profile  string
+	asJSON   bool
+
+	notes io.Writer // gets a line for what takes long
+}
+
+// benchReport is what one scenario measured.
+type benchReport interface {
+	WriteTable(w io.Writer) error
+	Err() error // why the run does not count
+}
 
 func newBench() *cobra.Command {
-	var config bench.Config
-	var flags clientFlags
-	var dataDir, profile string
-	var asJSON bool
+	var flags benchFlags
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure webhooks per second end to end, and latencies",
 		Long: `Starts a server, a PostgreSQL, a sink and a load generator, posts signed webhooks, and waits
 until each is delivered, recorded and sealed. It counts by id at the sink: a lost webhook makes it fail.
-With --url it measures a running server, which must allow 127.0.0.0/8 as destination.`,
+With --url it measures a running server, which must allow 127.0.0.0/8 as destination.
+
+Scenarios, all but the first on a server of its own only:
+  throughput  the load alone
+  noisy       the load alone, then beside a dead destination with a backlog: its latency
+  backlog     the same as fast as answered: its throughput, memory and connections
+  inflight    a sink that takes a second for each delivery: how many are in flight at once`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			result, err := runBench(cmd.Context(), config, flags, dataDir, profile)
+			flags.notes = cmd.ErrOrStderr()
+			if err := flags.complete(cmd.Flags()); err != nil {
+				return usageError(err)
+			}
+			result, err := flags.run(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if flags.asJSON {
 				err = json.NewEncoder(cmd.OutOrStdout()).Encode(result)
 			} else {
 				err = result.WriteTable(cmd.OutOrStdout())
@@ -51,118 +71,173 @@ With --url it measures a running server, which must allow 127.0.0.0/8 as destina
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.url, "url", "", "measure this running server instead of one of its own")
-	f.StringVar(&flags.apiKey, "api-key", "", "API key for --url; better in KAPSEL_API_KEY")
-	f.IntVar(&config.Conns, "conns", bench.DefaultConns, "connections, each with one webhook in flight")
-	f.DurationVar(&config.Duration, "duration", bench.DefaultDuration, "how long to send")
-	f.DurationVar(&config.Warmup, "warmup", 2*time.Second, "how long to send before measuring")
-	f.Float64Var(&config.Rate, "rate", 0, "webhooks a second; 0 sends as fast as they are answered")
-	f.IntVar(&config.PayloadBytes, "payload", bench.DefaultPayloadBytes, "bytes a webhook")
-	f.BoolVar(&asJSON, "json", false, "print one JSON object")
-	f.StringVar(&dataDir, "data-dir", "", "where PostgreSQL keeps its data (default a temporary directory)")
-	f.StringVar(&profile, "cpuprofile", "", "write a CPU profile of the run to this file")
+	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog or inflight")
+	f.StringVar(&flags.server.url, "url", "", "measure this running server instead of one of its own")
+	f.StringVar(&flags.server.apiKey, "api-key", "", "API key for --url; better in KAPSEL_API_KEY")
+	f.IntVar(&flags.config.Conns, "conns", bench.DefaultConns, "connections, each with one webhook in flight")
+	f.DurationVar(&flags.config.Duration, "duration", bench.DefaultDuration, "how long to send")
+	f.DurationVar(&flags.config.Warmup, "warmup", 2*time.Second, "how long to send before measuring")
+	f.Float64Var(&flags.config.Rate, "rate", 0, "webhooks a second; 0 sends as fast as they are answered (default 500 for noisy, 1200 for inflight)")
+	f.IntVar(&flags.config.PayloadBytes, "payload", bench.DefaultPayloadBytes, "bytes a webhook")
+	f.IntVar(&flags.backlog, "backlog", 0, "deliveries queued behind the dead destination (default 500000 for noisy, 1000000 for backlog)")
+	f.StringVar(&flags.dead, "dead", deadRefuses, "what the dead destination does: refuse connections, or hang")
+	f.BoolVar(&flags.asJSON, "json", false, "print one JSON object")
+	f.StringVar(&flags.dataDir, "data-dir", "", "where PostgreSQL keeps its data (default a temporary directory)")
+	f.StringVar(&flags.profile, "cpuprofile", "", "write a CPU profile of the run to this file")
 	return cmd
 }
 
-func runBench(ctx context.Context, config bench.Config, flags clientFlags, dataDir, profile string) (_ bench.Result, err error) {
-	sink, err := bench.NewSink("127.0.0.1:0")
-	if err != nil {
-		return bench.Result{}, err
-	}
-	sinkCtx, stopSink := context.WithCancel(context.WithoutCancel(ctx))
-	sinkDone := make(chan error, 1)
-	go func() { sinkDone <- sink.Run(sinkCtx) }()
-	defer func() {
-		stopSink()
-		<-sinkDone
-	}()
+const (
+	scenarioThroughput = "throughput"
+	scenarioNoisy      = "noisy"
+	scenarioBacklog    = "backlog"
+	scenarioInFlight   = "inflight"
 
-	target, probe := flags.url, bench.Probe(nil)
-	apiKey := flags.apiKey
-	if target == "" {
-		own, stop, err := startBenchServer(ctx, dataDir)
+	deadRefuses = "refuse"
+	deadHangs   = "hang"
+)
+
+const (
+	// A rate that leaves the machine half idle, so that latency is that of the way and not of a queue.
+	noisyRate = 500
+	// More than 1,000 deliveries of a second each, so that the lane is full all the time.
+	inFlightRate = 1200
+	// What the service promises for a full queue.
+	noisyBacklog = 500_000
+	fullBacklog  = 1_000_000
+)
+
+// complete fills in what depends on the scenario, and refuses what it does not take.
+func (b *benchFlags) complete(given *pflag.FlagSet) error {
+	rate, backlog := 0.0, 0
+	switch b.scenario {
+	case scenarioThroughput:
+	case scenarioNoisy:
+		rate, backlog = noisyRate, noisyBacklog
+	case scenarioBacklog:
+		backlog = fullBacklog
+	case scenarioInFlight:
+		rate = inFlightRate
+	default:
+		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight", b.scenario)
+	}
+	if b.dead != deadRefuses && b.dead != deadHangs {
+		return fmt.Errorf("--dead: %q is neither refuse nor hang", b.dead)
+	}
+	if backlog == 0 && (given.Changed("backlog") || given.Changed("dead")) {
+		return fmt.Errorf("--backlog and --dead: scenario %s has no dead destination", b.scenario)
+	}
+	if given.Changed("backlog") && (b.backlog < 1 || b.backlog > bench.MaxBacklog) {
+		return fmt.Errorf("--backlog: %d is not in 1 to %d", b.backlog, bench.MaxBacklog)
+	}
+	if b.scenario != scenarioThroughput && b.server.url != "" {
+		return fmt.Errorf("scenario %s needs a server of its own: it cannot have --url", b.scenario)
+	}
+	if b.server.url != "" && b.server.apiKey == "" {
+		return fmt.Errorf("--url needs an API key: set KAPSEL_API_KEY")
+	}
+	if !given.Changed("rate") {
+		b.config.Rate = rate
+	}
+	if !given.Changed("backlog") {
+		b.backlog = backlog
+	}
+	return nil
+}
+
+// slowDelivery is what the sink of inflight takes for each delivery.
+const slowDelivery = time.Second
+
+// run measures what the flags say.
+func (b *benchFlags) run(ctx context.Context) (_ benchReport, err error) {
+	delay := time.Duration(0)
+	if b.scenario == scenarioInFlight {
+		delay = slowDelivery
+	}
+	sink, stopSink, err := startSink(ctx, delay)
+	if err != nil {
+		return nil, err
+	}
+	defer stopSink()
+	if b.server.url != "" {
+		c := newClient(b.server.url, b.server.apiKey)
+		if err := b.prepare(ctx, c, b.server.url, sink); err != nil {
+			return nil, err
+		}
+		return b.profiled(func() (benchReport, error) { return bench.Run(ctx, b.config, sink, &apiProbe{c}) })
+	}
+	own, stop, err := startBenchServer(ctx, b.dataDir)
+	if err != nil {
+		return nil, err
+	}
+	defer stop(&err)
+	if err := b.prepare(ctx, own.client, own.node.URL(), sink); err != nil {
+		return nil, err
+	}
+	switch b.scenario {
+	case scenarioThroughput:
+		if err := recycleLog(ctx, own.databaseURL, b.config.Warmup+b.config.Duration); err != nil {
+			return nil, err
+		}
+	case scenarioNoisy, scenarioBacklog:
+		stopDead, err := b.addDead(ctx, own)
 		if err != nil {
-			return bench.Result{}, err
+			return nil, err
 		}
-		defer stop(&err)
-		if apiKey, err = createTenantWithKey(ctx, own.node.DB(), "Bench"); err != nil {
-			return bench.Result{}, err
+		defer stopDead()
+	}
+	return b.profiled(func() (benchReport, error) {
+		switch b.scenario {
+		case scenarioNoisy:
+			return bench.RunNoisy(ctx, b.config, sink, own, b.backlog)
+		case scenarioBacklog:
+			return bench.RunBacklog(ctx, b.config, sink, own, b.backlog)
+		case scenarioInFlight:
+			return bench.RunInFlight(ctx, b.config, sink, own)
+		default:
+			return bench.Run(ctx, b.config, sink, own)
 		}
-		target, probe = own.node.URL(), own
-		own.client = newClient(target, apiKey)
-	} else {
-		if apiKey == "" {
-			return bench.Result{}, usageError(fmt.Errorf("--url needs an API key: set KAPSEL_API_KEY"))
-		}
-		probe = &apiProbe{newClient(target, apiKey)}
-	}
-	config.IngestURL, config.Secret, err = createBenchEndpoint(ctx, newClient(target, apiKey), target, sink.URL())
-	if err != nil {
-		return bench.Result{}, err
-	}
-	if err := config.Validate(); err != nil {
-		return bench.Result{}, usageError(err)
-	}
-	stopProfile, err := startProfile(profile)
-	if err != nil {
-		return bench.Result{}, err
-	}
-	defer stopProfile()
-	return bench.Run(ctx, config, sink, probe)
+	})
 }
 
-// createBenchEndpoint makes an endpoint whose webhooks go to the sink.
-func createBenchEndpoint(ctx context.Context, c client, url, sinkURL string) (ingestURL, secret string, err error) {
-	secret = signature.NewSecret()
-	endpoint, err := c.endpoints.CreateEndpoint(ctx, &kapselv1.CreateEndpointRequest{
-		Endpoint: &kapselv1.Endpoint{
-			DisplayName: "Bench", Verification: &kapselv1.Verification{Preset: signature.PresetGitHub},
-			PayloadFormat: kapselv1.PayloadFormat_PAYLOAD_FORMAT_JSON, MaxBodyBytes: 10 << 20,
-		},
-		Secrets: []string{secret},
-	})
-	if err != nil {
-		return "", "", fmt.Errorf("create endpoint: %w", err)
+// prepare makes the endpoint that gets the load, and checks the configuration.
+func (b *benchFlags) prepare(ctx context.Context, c client, url string, sink *bench.Sink) error {
+	destination := &kapselv1.Destination{DisplayName: "Bench sink", Url: sink.URL()}
+	if b.scenario == scenarioInFlight {
+		destination.MaxInFlight = 1000
 	}
-	_, err = c.destinations.CreateDestination(ctx, &kapselv1.CreateDestinationRequest{
-		Destination: &kapselv1.Destination{DisplayName: "Bench sink", EndpointId: endpoint.Endpoint.Id, Url: sinkURL},
-	})
+	way, err := createBenchWay(ctx, c, destination, kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_AUTO)
 	if err != nil {
-		return "", "", fmt.Errorf("create destination: %w", err)
+		return err
 	}
-	return url + "/ingest/" + endpoint.Endpoint.Id, secret, nil
+	b.config.IngestURL, b.config.Secret = strings.TrimSuffix(url, "/")+"/ingest/"+way.endpoint, way.secret
+	if err := b.config.Validate(); err != nil {
+		return usageError(err)
+	}
+	return nil
 }
 
-// startBenchServer runs a node on a PostgreSQL of its own. stop ends both.
-func startBenchServer(ctx context.Context, dataDir string) (*ownProbe, func(*error), error) {
-	relaxCollector()
-	stateDir, err := os.MkdirTemp("", "kapsel-bench-")
+// profiled measures under a CPU profile, if one is wanted.
+func (b *benchFlags) profiled(measure func() (benchReport, error)) (benchReport, error) {
+	stop, err := startProfile(b.profile)
 	if err != nil {
-		return nil, nil, fmt.Errorf("make state directory: %w", err)
+		return nil, err
 	}
-	log := telemetry.NewText(os.Stderr, slog.LevelWarn)
-	postgres, err := embedpg.Start(ctx, embedpg.Config{DataDir: dataDir, Durable: true, Logger: log})
+	defer stop()
+	return measure()
+}
+
+// startSink runs a sink until stop is called.
+func startSink(ctx context.Context, delay time.Duration) (_ *bench.Sink, stop func(), err error) {
+	sink, err := bench.NewSlowSink("127.0.0.1:0", delay)
 	if err != nil {
-		os.RemoveAll(stateDir)
 		return nil, nil, err
 	}
-	probe := &ownProbe{}
-	probe.node, err = node.Start(ctx, node.Config{
-		DatabaseURL: postgres.ConnString("postgres"), Listen: "127.0.0.1:0", StateDir: filepath.Join(stateDir, "state"),
-		AllowedDestinations: loopback, SealAge: benchSealAge, Version: version(), Logger: log, OnSeal: probe.sealed,
-	})
-	stop := func(err *error) {
-		if probe.node != nil {
-			if stopErr := probe.node.Stop(context.WithoutCancel(ctx)); *err == nil {
-				*err = stopErr
-			}
-		}
-		stopPostgres(postgres, err)
-		os.RemoveAll(stateDir)
-	}
-	if err != nil {
-		stop(&err)
-		return nil, nil, err
-	}
-	return probe, stop, nil
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		sink.Run(ctx) // its one error, a listener that was closed before, would show as losses
+	}()
+	return sink, func() { cancel(); <-done }, nil
 }

@@ -6,49 +6,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime/pprof"
-	"sync"
 	"time"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/bench"
-	"github.com/kapsel-dev/kapsel/internal/node"
-	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
-
-// ownProbe looks into the bench's own server.
-type ownProbe struct {
-	node   *node.Node
-	client client
-
-	mu    sync.Mutex
-	seals []time.Duration
-	asked int64 // statements of the probe itself
-}
-
-func (p *ownProbe) sealed(s tlog.SealStats) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.seals = append(p.seals, s.Took)
-}
-
-func (p *ownProbe) Progress(ctx context.Context) (bench.Progress, error) {
-	p.asked++
-	row, err := p.node.DB().LogProgress(ctx, p.node.DB().Engine(), 1)
-	if err != nil {
-		return bench.Progress{}, fmt.Errorf("read progress: %w", err)
-	}
-	return bench.Progress{Recorded: row.NextIndex, Sealed: row.TreeSize, RoundTrips: p.node.DB().RoundTrips() - p.asked}, nil
-}
-
-func (p *ownProbe) Seals() []time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.seals[:len(p.seals):len(p.seals)]
-}
-
-func (p *ownProbe) Prove(ctx context.Context) (time.Duration, error) {
-	return (&apiProbe{p.client}).Prove(ctx)
-}
 
 // apiProbe looks into a running server from outside: what it can see is what is sealed.
 type apiProbe struct{ client client }

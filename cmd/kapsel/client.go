@@ -18,6 +18,7 @@ type client struct {
 	endpoints    kapselv1connect.EndpointServiceClient
 	destinations kapselv1connect.DestinationServiceClient
 	events       kapselv1connect.EventServiceClient
+	deliveries   kapselv1connect.DeliveryServiceClient
 	attestation  kapselv1connect.AttestationServiceClient
 }
 
@@ -27,6 +28,7 @@ func newClient(url, apiKey string) client {
 		endpoints:    kapselv1connect.NewEndpointServiceClient(c),
 		destinations: kapselv1connect.NewDestinationServiceClient(c),
 		events:       kapselv1connect.NewEventServiceClient(c),
+		deliveries:   kapselv1connect.NewDeliveryServiceClient(c),
 		attestation:  kapselv1connect.NewAttestationServiceClient(c),
 	}
 }

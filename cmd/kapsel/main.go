@@ -23,10 +23,17 @@ var errUsage = errors.New("usage")
 func usageError(err error) error { return fmt.Errorf("%w%.0w", err, errUsage) }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := notified()
 	code := run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
+}
+
+// notified returns a context that the first signal to stop ends. The second one ends the process at once.
+func notified() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 func run(ctx context.Context, args []string) int {
@@ -66,7 +73,7 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w: see kapsel %s --help", err, cmd.Name()))
 	})
-	root.AddCommand(newDev(), newServe(), newMigrate(), newFsck(), newKeys(), newSend(), newProof(), newVerify(), newBench(), newVersion())
+	root.AddCommand(newDev(), newServe(), newMigrate(), newFsck(), newKeys(), newSend(), newDeadLetters(), newReplay(), newProof(), newVerify(), newBench(), newVersion())
 	for _, cmd := range root.Commands() {
 		if check := cmd.Args; check != nil {
 			cmd.Args = func(cmd *cobra.Command, args []string) error {

@@ -37,8 +37,11 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.config.Hold, "hold", 5*time.Second, "how long a webhook waits for a database that is away")
 	flags.StringSliceVar(&f.allowed, "allow-destinations", nil, "private address ranges that may be delivered to, such as 10.0.0.0/8")
 	flags.StringVar(&f.proxy, "egress-proxy", "", "HTTP proxy that deliveries go through, as a URL; addresses are still checked here")
+	flags.DurationVar(&f.config.BreakerPause, "breaker-pause", 30*time.Second, "how long a failing destination is left alone at first")
 	flags.Int64Var(&f.config.SealLeaves, "seal-leaves", 100, "sign a tree head when so many leaves wait")
 	flags.DurationVar(&f.config.SealAge, "seal-age", 10*time.Second, "sign a tree head when the oldest leaf waits for so long")
+	flags.DurationVar(&f.config.Grace, "grace", time.Minute, "how long a shutdown may take")
+	flags.DurationVar(&f.config.PreStopDelay, "pre-stop-delay", 0, "how long to go on, not ready, before a shutdown: until the balancer knows")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 }
 
@@ -80,6 +83,7 @@ func newServe() *cobra.Command {
 				return usageError(err)
 			}
 			relaxCollector()
+			limitMemory(flags.config.Logger)
 			if text := os.Getenv(fault.Variable); text != "" {
 				schedule, err := fault.Parse(text)
 				if err != nil {

@@ -12,5 +12,9 @@
 // due, not when the generator got round to sending it, so a stalled server cannot
 // hide behind the requests it held back (coordinated omission).
 //
+// Run measures a load alone. The scenarios (RunNoisy, RunBacklog, RunInFlight) measure it beside
+// a dead destination, or with a slow one; they need a Server, which is a probe that can also be
+// given a backlog.
+//
 // It imports nothing of the server, and learns what happens inside through Probe.
 package bench

@@ -47,6 +47,12 @@ func startForwarder(t *testing.T) *forwarder {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startForwarderTo(t, sink)
+}
+
+// startForwarderTo does so with a sink that does not run yet.
+func startForwarderTo(t *testing.T, sink *Sink) *forwarder {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- sink.Run(ctx) }()

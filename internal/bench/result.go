@@ -118,13 +118,19 @@ func (r Result) rejections() string {
 	return strings.Join(parts, ", ")
 }
 
-// WriteTable prints the result for people.
-func (r Result) WriteTable(w io.Writer) error {
+// writeLoad prints what was sent, above a table.
+func (r Result) writeLoad(w io.Writer) error {
 	pace := "as fast as answered"
 	if r.Rate > 0 {
 		pace = fmt.Sprintf("%g webhooks/s", r.Rate)
 	}
-	if _, err := fmt.Fprintf(w, "%d connections, %d-byte webhooks, %g s, %s\n\n", r.Conns, r.PayloadBytes, r.Seconds, pace); err != nil {
+	_, err := fmt.Fprintf(w, "%d connections, %d-byte webhooks, %g s, %s\n\n", r.Conns, r.PayloadBytes, r.Seconds, pace)
+	return err
+}
+
+// WriteTable prints the result for people.
+func (r Result) WriteTable(w io.Writer) error {
+	if err := r.writeLoad(w); err != nil {
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)

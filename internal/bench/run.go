@@ -27,12 +27,9 @@ func Run(ctx context.Context, cfg Config, sink *Sink, probe Probe) (Result, erro
 	cfg = cfg.withDefaults()
 	defer sink.ledger.Store(nil)
 
-	var warm phase
-	if cfg.Warmup > 0 {
-		var err error
-		if warm, err = runPhase(ctx, cfg, cfg.Warmup, sink, probe); err != nil {
-			return Result{}, fmt.Errorf("warm up: %w", err)
-		}
+	warm, err := warmUp(ctx, cfg, sink, probe)
+	if err != nil {
+		return Result{}, err
 	}
 	known := len(probe.Seals())
 	measured, err := runPhase(ctx, cfg, cfg.Duration, sink, probe)
@@ -56,6 +53,18 @@ func Run(ctx context.Context, cfg Config, sink *Sink, probe Probe) (Result, erro
 	}
 	r.ProofP99 = new(proofs.ms(99))
 	return r, nil
+}
+
+// warmUp puts the load on before anything is measured, for as long as cfg says.
+func warmUp(ctx context.Context, cfg Config, sink *Sink, probe Probe) (phase, error) {
+	if cfg.Warmup == 0 {
+		return phase{}, nil
+	}
+	p, err := runPhase(ctx, cfg, cfg.Warmup, sink, probe)
+	if err != nil {
+		return p, fmt.Errorf("warm up: %w", err)
+	}
+	return p, nil
 }
 
 // timeProofs asks for proofs one after the other.
@@ -130,18 +139,20 @@ func (p *phase) drain(ctx context.Context, timeout time.Duration, l *ledger, pro
 			return fmt.Errorf("read progress while draining: %w", err)
 		}
 		at := l.now()
-		if n := now.Recorded - before.Recorded; n > p.recorded {
+		// What is recorded once there is an attempt for each receipt is not of this load, such as the failures of
+		// another destination. It would have no end.
+		if n := now.Recorded - before.Recorded; n > p.recorded && (first < l.issued() || p.recorded < receipts) {
 			p.recorded, p.recordedNs = n, at
 		}
 		// What was already recorded before the load is sealed first, and not counted.
-		if n := now.Sealed - before.Recorded; n > p.sealed {
+		if n := min(now.Sealed-before.Recorded, p.recorded); n > p.sealed {
 			p.sealed, p.sealedNs = n, at
 		}
 		p.roundTrips = now.RoundTrips - before.RoundTrips
 		if now.RoundTrips < 0 || before.RoundTrips < 0 {
 			p.roundTrips = -1
 		}
-		if first == l.issued() && p.recorded >= receipts && now.Sealed >= now.Recorded {
+		if first == l.issued() && p.recorded >= receipts && p.sealed >= p.recorded {
 			return nil
 		}
 		if at >= deadline {

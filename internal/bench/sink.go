@@ -27,20 +27,27 @@ const (
 type Sink struct {
 	listener net.Listener
 	reply    string
+	delay    time.Duration // between a delivery and its answer
 	ledger   atomic.Pointer[ledger]
 	foreign  atomic.Int64
+	waiting  atomic.Int64 // deliveries whose delay is not over; not counted without one
+	peak     atomic.Int64 // the most of them at once
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 }
 
 // NewSink listens on addr (host:port, port 0 for any). Requests are answered once Run runs.
-func NewSink(addr string) (*Sink, error) {
+func NewSink(addr string) (*Sink, error) { return NewSlowSink(addr, 0) }
+
+// NewSlowSink is a sink that takes delay for each delivery before it answers. With one that is longer
+// than the server waits it is a destination that hangs.
+func NewSlowSink(addr string, delay time.Duration) (*Sink, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for deliveries: %w", err)
 	}
-	return &Sink{listener: l, reply: sinkReply, conns: make(map[net.Conn]struct{})}, nil
+	return &Sink{listener: l, reply: sinkReply, delay: delay, conns: make(map[net.Conn]struct{})}, nil
 }
 
 // URL is the address that a destination is given.
@@ -109,6 +116,9 @@ func (s *Sink) serve(ctx context.Context, conn net.Conn) {
 			return
 		}
 		s.count(peek[:n])
+		if s.delay > 0 && !s.wait(ctx) {
+			return
+		}
 		if final {
 			conn.Write(last) // the connection closes either way
 			return
@@ -116,6 +126,22 @@ func (s *Sink) serve(ctx context.Context, conn net.Conn) {
 		if _, err := conn.Write(reply); err != nil {
 			return
 		}
+	}
+}
+
+// wait lets the delay pass, and reports false when ctx ends before.
+func (s *Sink) wait(ctx context.Context) bool {
+	waiting := s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	for peak := s.peak.Load(); waiting > peak && !s.peak.CompareAndSwap(peak, waiting); peak = s.peak.Load() {
+	}
+	timer := time.NewTimer(s.delay)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
 	}
 }
 

@@ -85,6 +85,9 @@ func newPayload(run uint64, size int) []byte {
 	return b.Bytes()
 }
 
+// Payload is a JSON body of size bytes, as the generator's are, of no run.
+func Payload(size int) []byte { return newPayload(0, size) }
+
 // readMark finds run and id in the first bytes of a body.
 func readMark(body []byte) (run, id uint64, ok bool) {
 	if len(body) < markLength || string(body[:runOffset]) != markRun ||

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -67,6 +68,12 @@ type Route struct {
 // CreateRoute makes an endpoint with the GitHub preset whose webhooks go to url, all headers included.
 func (a API) CreateRoute(t testing.TB, url string) Route {
 	t.Helper()
+	return a.CreateRouteWith(t, url, nil)
+}
+
+// CreateRouteWith is CreateRoute with more settings of the destination.
+func (a API) CreateRouteWith(t testing.TB, url string, settings object) Route {
+	t.Helper()
 	route := Route{Secret: "it is a secret to everybody"}
 	var endpoint struct {
 		Endpoint struct{ ID string }
@@ -79,9 +86,9 @@ func (a API) CreateRoute(t testing.TB, url string) Route {
 		Destination struct{ ID string }
 		Secret      string
 	}
-	a.Call(t, "DestinationService/CreateDestination", object{"destination": object{
-		"displayName": "sink", "endpointId": endpoint.Endpoint.ID, "url": url, "forwardedHeaders": []string{"*"},
-	}}, &destination)
+	wanted := object{"displayName": "sink", "endpointId": endpoint.Endpoint.ID, "url": url, "forwardedHeaders": []string{"*"}}
+	maps.Copy(wanted, settings)
+	a.Call(t, "DestinationService/CreateDestination", object{"destination": wanted}, &destination)
 	route.EndpointID, route.DestinationID, route.DestinationSecret = endpoint.Endpoint.ID, destination.Destination.ID, destination.Secret
 	return route
 }

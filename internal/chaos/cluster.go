@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -28,6 +29,8 @@ type Cluster struct {
 	APIKey   string
 
 	databaseURL string
+	address     string // of the database, to which each node has a link; empty: nodes use its socket
+	flags       []string
 	random      *Random
 	state       string // parent of the nodes' state directories
 }
@@ -38,6 +41,37 @@ func NewCluster(t testing.TB, r *Random) *Cluster {
 	c := startCluster(t, r)
 	c.prepare(t)
 	return c
+}
+
+// NewNetworkedCluster is NewCluster with a link between each node and the database. Nodes get the flags too.
+func NewNetworkedCluster(t testing.TB, r *Random, flags ...string) *Cluster {
+	t.Helper()
+	c := &Cluster{address: FreeAddress(t, r), flags: flags, random: r, state: t.TempDir()}
+	dir := makeDiskDirectory(t)
+	host, port, err := net.SplitHostPort(c.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startPatience)
+	defer cancel()
+	c.Postgres, err = embedpg.Start(ctx, embedpg.Config{
+		DataDir: dir, Durable: true, Settings: map[string]string{"listen_addresses": host, "port": port},
+	})
+	if err != nil {
+		t.Fatalf("start a durable PostgreSQL at %s: %v", c.address, err)
+	}
+	t.Cleanup(func() {
+		if err := c.Postgres.Stop(context.Background()); err != nil {
+			t.Errorf("stop PostgreSQL: %v", err)
+		}
+	})
+	c.databaseURL = networkURL(c.address) // for the checks, which must not suffer
+	c.prepare(t)
+	return c
+}
+
+func networkURL(address string) string {
+	return "postgres://postgres@" + address + "/postgres?sslmode=disable"
 }
 
 func startCluster(t testing.TB, r *Random) *Cluster {
@@ -80,6 +114,8 @@ func (c *Cluster) DatabaseURL() string { return c.databaseURL }
 type Node struct {
 	*Process
 	URL string
+	// Database is its link to the database, in a networked cluster.
+	Database *Link
 
 	// Faults are injected from the next start on: a schedule as KAPSEL_FAULTS has it.
 	Faults string
@@ -97,10 +133,16 @@ func (c *Cluster) Start(t testing.TB, name string) *Node {
 		t.Fatalf("prepare the state of node %s: %v", name, err)
 	}
 	address := FreeAddress(t, c.random)
-	n := &Node{URL: "http://" + address, cluster: c, args: []string{
-		"serve", "--database-url", c.DatabaseURL(), "--listen", address, "--state-dir", dir,
-		"--allow-destinations", "127.0.0.0/8", "--hold", Hold.String(), "--seal-age", "1s",
-	}}
+	n := &Node{URL: "http://" + address, cluster: c}
+	databaseURL := c.DatabaseURL()
+	if c.address != "" {
+		n.Database = NewLink(t, c.random, c.address)
+		databaseURL = networkURL(n.Database.Address)
+	}
+	n.args = append([]string{
+		"serve", "--database-url", databaseURL, "--listen", address, "--state-dir", dir,
+		"--allow-destinations", "127.0.0.0/8", "--hold", Hold.String(), "--seal-age", "1s", "--breaker-pause", "1s",
+	}, c.flags...)
 	n.Restart(t)
 	return n
 }
@@ -108,12 +150,30 @@ func (c *Cluster) Start(t testing.TB, name string) *Node {
 // Restart starts the program again, on the same address, database and state directory.
 func (n *Node) Restart(t testing.TB) {
 	t.Helper()
+	n.Relaunch(t)
+	AwaitAnswer(t, n.Process, n.URL+"/readyz", startPatience)
+}
+
+// Relaunch is Restart for nodes that may well die at once: it does not wait.
+func (n *Node) Relaunch(t testing.TB) {
+	t.Helper()
 	var variables []string
 	if n.Faults != "" {
 		variables = []string{"KAPSEL_FAULTS=" + n.Faults}
 	}
 	n.Process = launch(t, variables, n.args...)
-	AwaitAnswer(t, n.Process, n.URL+"/readyz", startPatience)
+}
+
+// inForcePatience is how long a change may take to be in force on every node: the API promises it.
+const inForcePatience = 2 * time.Second
+
+// CreateRoute is API.CreateRoute, and returns when the route is in force on every node. A webhook that comes to another
+// node before that could meet the endpoint without its destination.
+func (n *Node) CreateRoute(t testing.TB, url string) Route {
+	t.Helper()
+	route := n.API().CreateRoute(t, url)
+	time.Sleep(inForcePatience)
+	return route
 }
 
 // API is the node's, as the cluster's tenant.

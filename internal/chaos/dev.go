@@ -40,16 +40,7 @@ const firstStartPatience = 2 * time.Minute
 // StartDev runs `kapsel dev` on a new data directory, on a disk. An address with port 0 picks a port at each start.
 func StartDev(t testing.TB, address string) *Dev {
 	t.Helper()
-	dir, err := os.MkdirTemp(diskDirectory(), "kapsel-chaos-dev-")
-	if err != nil {
-		t.Fatalf("make a data directory: %v", err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) }) // after the process has ended: cleanups run backwards
-	// As root, PostgreSQL runs as another user, who has to pass through.
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatalf("open the data directory: %v", err)
-	}
-	d := &Dev{dir: dir, address: address}
+	d := &Dev{dir: makeDiskDirectory(t), address: address}
 	d.Restart(t)
 	return d
 }
@@ -102,6 +93,21 @@ func (d *Dev) ReadStopped(ctx context.Context, t testing.TB, look func(databaseU
 		}
 	}()
 	look(server.ConnString("postgres"))
+}
+
+// makeDiskDirectory makes a directory for a PostgreSQL, on a disk.
+func makeDiskDirectory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(diskDirectory(), "kapsel-chaos-")
+	if err != nil {
+		t.Fatalf("make a data directory: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) }) // after the process has ended: cleanups run backwards
+	// As root, PostgreSQL runs as another user, who has to pass through.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatalf("open the data directory: %v", err)
+	}
+	return dir
 }
 
 // diskDirectory is where files are on a disk, even where the usual directory for temporary ones is in memory.

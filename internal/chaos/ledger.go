@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,11 +15,14 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/id"
 )
 
+// readPatience is how long reading the ledger of a long run may take.
+const readPatience = 5 * time.Minute
+
 // Ledger is what a database says happened, read in one snapshot.
 type Ledger struct {
-	// Leaves in the order of their indexes, and the attempts in them by event id.
+	// Leaves in the order of their indexes, and the attempts in them by event id. ReadAttempts keeps only these.
 	Leaves   [][]byte
-	Attempts map[string][]*leafv1.Attempt
+	Attempts map[string][]Attempt
 	// Events is the number of events.
 	Events int
 	// Notes are all published heads, from the smallest.
@@ -28,25 +32,45 @@ type Ledger struct {
 	indexes   []int64
 }
 
+// Attempt is what a leaf says of one try.
+type Attempt struct {
+	Number  uint32
+	Outcome leafv1.Outcome
+	Failure leafv1.Failure
+	Late    bool
+	Node    [16]byte
+}
+
 // ReadLedger reads a database as PostgreSQL's superuser, past row-level security.
 func ReadLedger(t testing.TB, databaseURL string) *Ledger {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	return readLedger(t, databaseURL, true)
+}
+
+// ReadAttempts is ReadLedger for long runs: it keeps no bytes of leaves.
+func ReadAttempts(t testing.TB, databaseURL string) *Ledger {
+	t.Helper()
+	return readLedger(t, databaseURL, false)
+}
+
+func readLedger(t testing.TB, databaseURL string, leaves bool) *Ledger {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), readPatience)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
 		t.Fatalf("connect to the database: %v", err)
 	}
 	defer conn.Close(ctx)
-	l := &Ledger{Attempts: make(map[string][]*leafv1.Attempt)}
+	l := &Ledger{Attempts: make(map[string][]Attempt)}
 	snapshot := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	if err := pgx.BeginTxFunc(ctx, conn, snapshot, func(tx pgx.Tx) error { return l.read(ctx, tx) }); err != nil {
+	if err := pgx.BeginTxFunc(ctx, conn, snapshot, func(tx pgx.Tx) error { return l.read(ctx, tx, leaves) }); err != nil {
 		t.Fatalf("read the ledger: %v", err)
 	}
 	return l
 }
 
-func (l *Ledger) read(ctx context.Context, tx pgx.Tx) error {
+func (l *Ledger) read(ctx context.Context, tx pgx.Tx, leaves bool) error {
 	err := tx.QueryRow(ctx, `select next_index, (select count(*) from events) from logs where log_id = 1`).Scan(&l.nextIndex, &l.Events)
 	if err != nil {
 		return err
@@ -62,10 +86,15 @@ func (l *Ledger) read(ctx context.Context, tx pgx.Tx) error {
 		if err := proto.Unmarshal(bytes, leaf); err != nil {
 			return err
 		}
-		l.indexes, l.Leaves = append(l.indexes, index), append(l.Leaves, append([]byte(nil), bytes...))
-		if attempt := leaf.GetAttempt(); attempt != nil {
-			event := id.Event.Text(uuid.UUID(attempt.EventId))
-			l.Attempts[event] = append(l.Attempts[event], attempt)
+		l.indexes = append(l.indexes, index)
+		if leaves {
+			l.Leaves = append(l.Leaves, append([]byte(nil), bytes...))
+		}
+		if a := leaf.GetAttempt(); a != nil {
+			event := id.Event.Text(uuid.UUID(a.EventId))
+			l.Attempts[event] = append(l.Attempts[event], Attempt{
+				Number: a.Number, Outcome: a.Outcome, Failure: a.Failure, Late: a.Late, Node: [16]byte(a.NodeId),
+			})
 		}
 		return nil
 	})
@@ -149,8 +178,31 @@ func AwaitSettled(t testing.TB, databaseURL string, patience time.Duration) {
 			return
 		}
 		if ctx.Err() != nil || err != nil {
-			t.Fatalf("not settled after %v: %d deliveries queued, %d leaves, %d of them sealed (%v)", patience, queued, leaves, sealed, err)
+			t.Fatalf("not settled after %v: %d deliveries queued, %d leaves, %d of them sealed (%v)\n%s",
+				patience, queued, leaves, sealed, err, describeQueue(conn))
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// describeQueue says what the queue holds of each destination and what the database is at, for the message of a test that
+// fails.
+func describeQueue(conn *pgx.Conn) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	rows, err := conn.Query(ctx, `select format('destination %s: %s queued, %s leased, %s of lost nodes, due %s to %s from now, attempts up to %s; %s',
+			q.destination_id, count(*), count(q.lease_owner), count(q.lost_owner), min(q.due_at) - now(), max(q.due_at) - now(), max(q.attempts),
+			(select to_jsonb(h) from destination_health h where h.destination_id = q.destination_id))
+		from delivery_queue q group by q.destination_id
+		union all
+		select format('%s %s since %s (%s %s): %s', application_name, state, now() - query_start, wait_event_type, wait_event, left(query, 80))
+		from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()`)
+	if err != nil {
+		return err.Error()
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(lines, "\n")
 }

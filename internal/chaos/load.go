@@ -31,8 +31,8 @@ type Load struct {
 // Posted is a webhook and what its source was told.
 type Posted struct {
 	DeliveryID string
-	Body       []byte
-	EventID    string // of the 202
+	Sum        [sha256.Size]byte // of the body
+	EventID    string            // of the 202
 	Tries      int
 	// Refusals are the answers before the 202.
 	Refusals []Refusal
@@ -57,20 +57,26 @@ type Sources struct {
 	posted []Posted
 	acked  atomic.Int64
 	done   chan struct{}
+
+	mu      sync.Mutex
+	last    time.Time // when a webhook was acknowledged
+	longest time.Duration
 }
 
 // Start begins to post. It ends when all webhooks are acknowledged, or when ctx ends.
 func (l Load) Start(ctx context.Context, r *Random) *Sources {
 	s := &Sources{posted: make([]Posted, l.Count), done: make(chan struct{})}
 	run := r.Uint64()
+	fillers := make([]int, l.Count)
 	for i := range s.posted {
 		s.posted[i].DeliveryID = fmt.Sprintf("%016x-%d", run, i)
-		s.posted[i].Body = fmt.Appendf(nil, `{"action":"chaos","number":%d,"filler":"%s"}`, i, strings.Repeat("x", 100+r.IntN(2000)))
+		fillers[i] = 100 + r.IntN(2000)
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: l.Conns, MaxConnsPerHost: l.Conns}
 	client := &http.Client{Transport: transport, Timeout: sourceTimeout}
 	var next atomic.Int64
 	began := time.Now()
+	s.last = began
 	var sources sync.WaitGroup
 	for range l.Conns {
 		sources.Go(func() {
@@ -80,10 +86,12 @@ func (l Load) Start(ctx context.Context, r *Random) *Sources {
 					return
 				}
 				time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / time.Duration(l.PerSecond))))
-				if !l.post(ctx, client, int(i), &s.posted[i]) {
+				body := fmt.Appendf(nil, `{"action":"chaos","number":%d,"filler":"%s"}`, i, strings.Repeat("x", fillers[i]))
+				s.posted[i].Sum = sha256.Sum256(body)
+				if !l.post(ctx, client, int(i), &s.posted[i], body) {
 					return
 				}
-				s.acked.Add(1)
+				s.acknowledge()
 			}
 		})
 	}
@@ -93,6 +101,21 @@ func (l Load) Start(ctx context.Context, r *Random) *Sources {
 		close(s.done)
 	}()
 	return s
+}
+
+func (s *Sources) acknowledge() {
+	s.acked.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.longest, s.last = max(s.longest, now.Sub(s.last)), now
+}
+
+// LongestGap is the longest time in which no webhook was acknowledged, from the start on.
+func (s *Sources) LongestGap() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.longest
 }
 
 // AwaitAcked waits until n webhooks are acknowledged.
@@ -126,12 +149,12 @@ func Broken(posted []Posted) (n int) {
 }
 
 // post tries until it gets a 202, or until ctx ends, when it returns false.
-func (l Load) post(ctx context.Context, client *http.Client, i int, p *Posted) bool {
+func (l Load) post(ctx context.Context, client *http.Client, i int, p *Posted, body []byte) bool {
 	for ctx.Err() == nil {
 		url := l.IngestURLs[(i+p.Tries)%len(l.IngestURLs)]
 		p.Tries++
 		began := time.Now()
-		status, answer, err := Post(ctx, client, url, l.Secret, p.DeliveryID, "push", p.Body)
+		status, answer, err := Post(ctx, client, url, l.Secret, p.DeliveryID, "push", body)
 		switch {
 		case err != nil:
 			p.Broken++

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ type Process struct {
 	cmd    *exec.Cmd
 	stdout tail
 	stderr tail
+	said   sayings
 	done   chan struct{}
 }
 
@@ -35,7 +37,7 @@ func launch(t testing.TB, variables []string, args ...string) *Process {
 	t.Helper()
 	p := &Process{cmd: exec.Command(Binary(t), args...), done: make(chan struct{})}
 	p.cmd.Env = append(environment(), variables...)
-	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, io.MultiWriter(&p.stderr, &p.said)
 	p.cmd.SysProcAttr = endWithParent()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start kapsel %s: %v", args[0], err)
@@ -82,6 +84,16 @@ func environment() []string {
 func (p *Process) Kill() {
 	p.cmd.Process.Kill() // fails only when it has ended
 	<-p.done
+}
+
+// Stop asks the process to stop, by SIGTERM, and kills it if that takes longer than patience.
+func (p *Process) Stop(patience time.Duration) {
+	p.cmd.Process.Signal(syscall.SIGTERM) // fails only when it has ended
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.Kill()
+	}
 }
 
 // Terminate asks the process to stop, by SIGTERM, and returns its exit code.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -31,6 +32,9 @@ type Claimer struct {
 	dispatcher *Dispatcher
 	leases     *Leases
 	log        *slog.Logger
+
+	looked   time.Time // when all ordering keys, page by page, were looked at last
+	lookedAt turn      // the last one of that page
 }
 
 // NewClaimer makes a claimer whose jobs go to dispatcher.
@@ -53,10 +57,29 @@ func (c *Claimer) Run(ctx context.Context) error {
 		case claimed == maxClaim:
 			wait = 0
 		}
+		if err := c.pause(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, and takes ordered deliveries meanwhile as soon as it may be their turn. The error is ctx's.
+func (c *Claimer) pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait):
+		case <-timer.C:
+			if err := c.lookForTurns(ctx); err != nil && ctx.Err() == nil {
+				c.log.Warn("no look for ordered deliveries, trying again", "error", err)
+			}
+			return ctx.Err()
+		case <-c.dispatcher.turns.wake:
+			if err := c.takeTurns(ctx); err != nil && ctx.Err() == nil {
+				c.log.Warn("ordered deliveries not claimed, trying again", "error", err)
+			}
 		}
 	}
 }
@@ -72,7 +95,7 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 	started := time.Now()
 	rows, err := c.db.ClaimDue(ctx, c.db.Engine(), store.ClaimDueParams{
 		NodeID: c.nodeID, LeaseSeconds: c.lease.Seconds(), MaxRows: int32(room),
-		FullDestinationIds: append(c.dispatcher.FullDestinations(), snapshot.InactiveDestinations()...),
+		FullDestinationIds: c.closedDestinations(snapshot),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("claim due deliveries: %w", err)
@@ -80,17 +103,38 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 	if len(rows) == 0 {
 		return 0, nil
 	}
+	claimed := len(rows)
+	rows = c.putOffExcess(ctx, snapshot, rows)
+	if err := c.handOver(ctx, snapshot, rows, started, false); err != nil {
+		return 0, err
+	}
+	return claimed, nil
+}
+
+// closedDestinations are those of which nothing is claimed. It is never nil, which to SQL would not be an empty array.
+func (c *Claimer) closedDestinations(snapshot *route.Snapshot) []uuid.UUID {
+	closed := append(c.dispatcher.FullDestinations(snapshot), c.dispatcher.health.shutDestinations()...)
+	return append(closed, snapshot.InactiveDestinations()...)
+}
+
+// handOver brings claimed rows to the dispatcher, as far as they fit into memory. A probe is sent though its destination's
+// circuit breaker is open.
+func (c *Claimer) handOver(ctx context.Context, snapshot *route.Snapshot, rows []store.ClaimDueRow, started time.Time, probe bool) error {
+	// What the dispatcher does not get is given back, after an error or a panic too: this node lives on, and nobody else would
+	// take it before the lease ends.
+	var unsent, missing []store.ClaimDueRow
+	settled := 0 // of rows: handed over, or in unsent or missing
+	defer func() { c.giveBack(ctx, slices.Concat(unsent, missing, rows[settled:])) }()
 	fault.Pass(fault.DeliveryAfterClaim)
-	events, err := c.load(ctx, rows, maxBytes)
+	events, err := c.load(ctx, rows, min(maxClaimBytes, c.dispatcher.RoomBytes()))
 	if err == nil {
 		snapshot, err = c.knowAll(ctx, snapshot, rows)
 	}
 	if err != nil {
-		c.giveBack(ctx, rows)
-		return 0, err
+		return err
 	}
-	var unsent, missing []store.ClaimDueRow
-	for _, row := range rows {
+	for i, row := range rows {
+		settled = i + 1
 		event := events[row.EventID]
 		if event == nil {
 			missing = append(missing, row) // beyond the bound of this batch, or gone
@@ -98,7 +142,8 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 		}
 		job := Job{
 			Duty:      ledger.Duty{Event: event, DeliveryID: row.DeliveryID, Attempts: int(row.Attempts)},
-			LeaseEnds: started.Add(c.lease),
+			OrderKey:  row.OrderKey,
+			LeaseEnds: started.Add(c.lease), Probe: probe,
 		}
 		if row.DestinationID != nil {
 			job.DestinationID = *row.DestinationID
@@ -117,8 +162,7 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 	if err := c.cancelVanished(ctx, missing); err != nil {
 		c.log.Warn("deliveries without an event not ended, trying again", "error", err)
 	}
-	c.giveBack(ctx, append(unsent, missing...))
-	return len(rows), nil
+	return nil
 }
 
 // knowAll returns a snapshot that has the destination of each row, unless it was deleted: one that was made on another
@@ -188,11 +232,14 @@ func (c *Claimer) cancelVanished(ctx context.Context, rows []store.ClaimDueRow) 
 }
 
 // giveBack releases claimed rows, due at once.
-func (c *Claimer) giveBack(ctx context.Context, rows []store.ClaimDueRow) {
+func (c *Claimer) giveBack(ctx context.Context, rows []store.ClaimDueRow) { c.putOff(ctx, rows, nil) }
+
+// putOff releases claimed rows, due at a moment; nil is at once.
+func (c *Claimer) putOff(ctx context.Context, rows []store.ClaimDueRow, due *time.Time) {
 	var tenantIDs, deliveryIDs []uuid.UUID
 	for _, row := range rows {
 		tenantIDs = append(tenantIDs, row.TenantID)
 		deliveryIDs = append(deliveryIDs, row.DeliveryID)
 	}
-	c.leases.release(ctx, tenantIDs, deliveryIDs)
+	c.leases.release(ctx, tenantIDs, deliveryIDs, due)
 }

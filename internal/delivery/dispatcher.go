@@ -35,11 +35,14 @@ type Dispatcher struct {
 	sender   *Sender
 	recorder *ledger.Recorder
 	leases   *Leases
+	health   *health
 	log      *slog.Logger
 
+	nodes     atomic.Int64 // that are alive, this one too; zero until that is known
 	held      atomic.Int64
 	heldBytes atomic.Int64
 	lanes     sync.Map // destination id → *lane
+	turns     *turns
 	stopped   atomic.Bool
 	busy      sync.WaitGroup
 
@@ -49,8 +52,11 @@ type Dispatcher struct {
 
 // NewDispatcher makes a dispatcher whose results go to recorder.
 func NewDispatcher(nodeID uuid.UUID, sender *Sender, recorder *ledger.Recorder, leases *Leases, log *slog.Logger) *Dispatcher {
-	return &Dispatcher{nodeID: nodeID, sender: sender, recorder: recorder, leases: leases, log: log}
+	return &Dispatcher{nodeID: nodeID, sender: sender, recorder: recorder, leases: leases, health: newHealth(), turns: newTurns(), log: log}
 }
+
+// SetBreakerPause sets how long circuit breakers stay open at first. It must be called before anything is held.
+func (d *Dispatcher) SetBreakerPause(pause time.Duration) { d.health.rules = newBreakerRules(pause) }
 
 // Reserve takes room for one delivery, and reports whether there was any. Each reservation ends in Hold or Unreserve.
 // A delivery without room goes to the queue, due at once, for whichever node has room.
@@ -58,7 +64,7 @@ func (d *Dispatcher) Reserve(destination *route.Destination, bytes int) bool {
 	if d.stopped.Load() {
 		return false
 	}
-	if destination != nil && (!destination.Active || d.lane(destination.ID).held.Load() >= maxHeldLane) {
+	if destination != nil && (!destination.Active || d.health.isShut(destination.ID) || d.laneRoom(destination, true) <= 0) {
 		return false
 	}
 	if d.held.Load() >= maxHeld || d.heldBytes.Load()+int64(bytes) > maxHeldBytes {
@@ -91,18 +97,6 @@ func (d *Dispatcher) Room() int { return int(maxHeld - d.held.Load()) }
 // RoomBytes is how many more bytes of payload may be held.
 func (d *Dispatcher) RoomBytes() int64 { return maxHeldBytes - d.heldBytes.Load() }
 
-// FullDestinations are those of which this node should claim no more.
-func (d *Dispatcher) FullDestinations() []uuid.UUID {
-	full := []uuid.UUID{}
-	d.lanes.Range(func(key, value any) bool {
-		if value.(*lane).held.Load() >= maxHeldLane {
-			full = append(full, key.(uuid.UUID))
-		}
-		return true
-	})
-	return full
-}
-
 // Hold takes over a job whose room was reserved. It never blocks.
 func (d *Dispatcher) Hold(job Job) {
 	if job.Destination == nil || job.LostOwner != uuid.Nil || d.stopped.Load() {
@@ -122,6 +116,8 @@ var destinationGone = ledger.Verdict{
 
 // settle deals with a job that is not to be sent: a defect's dead letter, a lost node's attempt, or a late hand-over.
 func (d *Dispatcher) settle(job Job) {
+	defer d.leave(job)
+	fault.Pass(fault.DeliverySettle)
 	switch {
 	case job.DestinationID == uuid.Nil:
 		d.submit(job, nil, ledger.Verdict{
@@ -146,8 +142,19 @@ func (d *Dispatcher) settle(job Job) {
 	}
 }
 
+// leave is deferred around what is done with a job. After a panic the job is left to its lease: whoever claims it then
+// knows that an attempt may have been made. The node goes on; a goroutine has nobody else to catch its panic.
+func (d *Dispatcher) leave(job Job) {
+	if panicked := recover(); panicked != nil {
+		d.log.Error("panic, the delivery waits until its lease ends", "delivery_id", id.Delivery.Text(job.DeliveryID),
+			"panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+		d.Unreserve(job.Destination, len(job.Event.Body))
+	}
+}
+
 // deliver makes one attempt of a job and hands the result to the ledger.
 func (d *Dispatcher) deliver(job Job) {
+	defer d.leave(job)
 	attempt := d.attempt(job)
 	attempt.NodeID = d.nodeID
 	attempt.Late = time.Now().After(job.LeaseEnds)
@@ -156,6 +163,7 @@ func (d *Dispatcher) deliver(job Job) {
 			"attempt", job.Attempts+1, "url", job.Destination.URL, "status", attempt.StatusCode, "duration", attempt.Duration,
 			"diagnosis", attempt.Diagnosis)
 	}
+	d.health.note(job.Destination, attempt)
 	d.submit(job, attempt, d.judge(job, attempt))
 }
 
@@ -184,17 +192,28 @@ func (d *Dispatcher) judge(job Job, attempt *ledger.Attempt) ledger.Verdict {
 
 func (d *Dispatcher) submit(job Job, attempt *ledger.Attempt, verdict ledger.Verdict) {
 	if verdict.Disable.Reason != kapselv1.DisableReason_DISABLE_REASON_UNSPECIFIED && job.Destination != nil {
-		d.demandDisable(job.DestinationID, disableDemand{tenantID: job.Event.TenantID, eventID: job.Event.ID, disable: verdict.Disable})
+		d.demandDisable(job.DestinationID, disableDemand{tenantID: job.Event.TenantID, eventID: job.Event.ID, disable: verdict.Disable, knownAt: job.Destination.UpdatedAt})
 	}
 	d.recorder.Submit(ledger.Result{
 		Duty: job.Duty, Attempt: attempt, Verdict: verdict,
-		Recorded: func(int64) { d.Unreserve(job.Destination, len(job.Event.Body)) },
+		Recorded: func(int64) {
+			d.Unreserve(job.Destination, len(job.Event.Body))
+			if job.OrderKey != nil {
+				d.NoteTurn(job.DestinationID, job.OrderKey)
+			}
+		},
 	})
 }
 
-// canSend reports whether a send that begins now ends before the job's lease.
-func (d *Dispatcher) canSend(job Job) bool {
-	return !d.stopped.Load() && time.Until(job.LeaseEnds) >= job.Destination.Timeout+sendMargin
+// canSend reports whether a job may be sent, and a send that begins now ends before the job's lease.
+func (d *Dispatcher) canSend(job Job) bool { return d.canSendAfter(job, 0) }
+
+// canSendAfter reports whether a send that begins after a wait ends before the job's lease.
+func (d *Dispatcher) canSendAfter(job Job, wait time.Duration) bool {
+	if d.stopped.Load() || !job.Probe && d.health.isShut(job.DestinationID) {
+		return false
+	}
+	return time.Until(job.LeaseEnds) >= wait+job.Destination.Timeout+sendMargin
 }
 
 // giveBack returns jobs to the queue unsent.

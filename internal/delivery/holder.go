@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -25,6 +25,10 @@ const (
 	// mended, twice as many each time after.
 	firstRelease = 10
 	maxRelease   = 500
+
+	tidyInterval          = time.Minute
+	keepTraffic           = 10 * time.Minute
+	keepOperationalEvents = 30 * 24 * time.Hour
 )
 
 // heldFrom is before every moment at which something is held. No delivery is really due that late.
@@ -37,23 +41,33 @@ func heldUntil(destinationID uuid.UUID) time.Time {
 	return heldFrom.Add(time.Duration(bits) * time.Microsecond)
 }
 
-// Held reports whether a delivery that is due then is held: it has no time of its own.
-func Held(due time.Time) bool { return !due.Before(heldFrom) }
+// Held reports whether a delivery that is due then is held, or waits for its turn: it has no time of its own.
+func Held(due time.Time) bool { return !due.Before(turnMoment) }
 
-// Holder keeps deliveries of paused and disabled destinations out of the way. It gives back what this node holds of them,
-// puts their due rows off in bulk without reading a payload, and lets them come back by and by when the destination is
-// enabled again. It also disables destinations when an attempt demanded it. Every node runs one.
+// Holder keeps deliveries of paused and disabled destinations, and of those whose circuit breaker is open, out of the way.
+// It gives back what this node holds of them, puts their due rows off in bulk without reading a payload, and lets them come
+// back by and by when the destination is enabled again or works again. It shares the health of destinations with the other
+// nodes, makes the breakers' probes, and disables destinations when an attempt or days of failure demand it. Every node
+// runs one.
 type Holder struct {
 	db         *store.DB
 	routes     *route.Table
 	dispatcher *Dispatcher
+	health     *health
+	claimer    *Claimer
 	log        *slog.Logger
 	released   map[uuid.UUID]int // of each destination that comes back: how many in the last interval
+	read       time.Time         // when other nodes' breakers were read
+	newest     time.Time         // the newest change of a breaker that was read, by the database's clock
+	tidied     time.Time
 }
 
-// NewHolder makes the holder of a node.
-func NewHolder(db *store.DB, routes *route.Table, dispatcher *Dispatcher, log *slog.Logger) *Holder {
-	return &Holder{db: db, routes: routes, dispatcher: dispatcher, log: log, released: make(map[uuid.UUID]int)}
+// NewHolder makes the holder of a node. Probes are claimed and handed over by claimer.
+func NewHolder(db *store.DB, routes *route.Table, dispatcher *Dispatcher, claimer *Claimer, log *slog.Logger) *Holder {
+	return &Holder{
+		db: db, routes: routes, dispatcher: dispatcher, health: dispatcher.health, claimer: claimer, log: log,
+		released: make(map[uuid.UUID]int),
+	}
 }
 
 // Run does its duties four times a second until ctx ends.
@@ -66,6 +80,7 @@ func (h *Holder) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-ticker.C:
 		}
+		fault.Pass(fault.HolderTick)
 		if err := h.tick(ctx); err != nil && ctx.Err() == nil {
 			h.log.Warn("deliveries not held or released, trying again", "error", err)
 		}
@@ -73,24 +88,47 @@ func (h *Holder) Run(ctx context.Context) error {
 }
 
 func (h *Holder) tick(ctx context.Context) error {
-	disableErr := h.disable(ctx)
 	snapshot := h.routes.Snapshot()
-	inactive := snapshot.InactiveDestinations()
-	h.dispatcher.withdraw(inactive)
-	return errors.Join(disableErr, h.hold(ctx, inactive), h.release(ctx, snapshot))
+	errs := []error{h.disable(ctx), h.share(ctx), h.tidy(ctx, snapshot)}
+	shut := append(h.health.shutDestinations(), snapshot.InactiveDestinations()...)
+	h.dispatcher.withdraw(shut)
+	held, err := h.heldMoments(ctx)
+	if err == nil {
+		err = h.probe(ctx, snapshot, held)
+	}
+	errs = append(errs, err, h.hold(ctx, shut), h.holdOverflow(ctx, snapshot))
+	if held != nil {
+		errs = append(errs, h.release(ctx, snapshot, held))
+	}
+	return errors.Join(errs...)
 }
 
-// hold puts off what is due of inactive destinations.
-func (h *Holder) hold(ctx context.Context, inactive []uuid.UUID) error {
-	if len(inactive) == 0 {
+// tidy does once a minute what has time.
+func (h *Holder) tidy(ctx context.Context, snapshot *route.Snapshot) error {
+	now := time.Now()
+	if now.Sub(h.tidied) < tidyInterval {
 		return nil
 	}
-	moments := make([]time.Time, len(inactive))
-	for i, destinationID := range inactive {
+	h.tidied = now
+	h.health.forget(snapshot)
+	return errors.Join(
+		h.disableFailing(ctx),
+		h.db.RemoveTraffic(ctx, h.db.Engine(), keepTraffic.Seconds()),
+		h.db.RemoveOperationalEvents(ctx, h.db.Engine(), keepOperationalEvents.Seconds()),
+	)
+}
+
+// hold puts off what is due of destinations that get nothing now.
+func (h *Holder) hold(ctx context.Context, shut []uuid.UUID) error {
+	if len(shut) == 0 {
+		return nil
+	}
+	moments := make([]time.Time, len(shut))
+	for i, destinationID := range shut {
 		moments[i] = heldUntil(destinationID)
 	}
 	for range maxHoldSteps {
-		held, err := h.db.HoldDeliveries(ctx, h.db.Engine(), inactive, moments, holdPage)
+		held, err := h.db.HoldDeliveries(ctx, h.db.Engine(), shut, moments, holdPage)
 		if err != nil {
 			return fmt.Errorf("hold deliveries: %w", err)
 		}
@@ -101,27 +139,35 @@ func (h *Holder) hold(ctx context.Context, inactive []uuid.UUID) error {
 	return nil
 }
 
-// release makes some of what is held for active destinations due.
-func (h *Holder) release(ctx context.Context, snapshot *route.Snapshot) error {
+// heldMoments are the moments at which something is held, in microseconds since 1970.
+func (h *Holder) heldMoments(ctx context.Context) (map[int64]bool, error) {
 	moments, err := h.db.HeldMoments(ctx, h.db.Engine(), heldFrom)
 	if err != nil {
-		return fmt.Errorf("look for held deliveries: %w", err)
+		return nil, fmt.Errorf("look for held deliveries: %w", err)
 	}
 	held := make(map[int64]bool, len(moments))
 	for _, moment := range moments {
 		held[moment.UnixMicro()] = true
 	}
+	return held, nil
+}
+
+// release makes some of what is held for destinations that are delivered to due.
+func (h *Holder) release(ctx context.Context, snapshot *route.Snapshot, held map[int64]bool) error {
 	released := make(map[uuid.UUID]int)
 	if len(held) > 0 {
 		for _, destination := range snapshot.ActiveDestinations() {
-			if !held[heldUntil(destination.ID).UnixMicro()] {
+			if !held[heldUntil(destination.ID).UnixMicro()] || h.health.isShut(destination.ID) {
 				continue
 			}
 			n := min(max(firstRelease, 2*h.released[destination.ID]), maxRelease)
-			if destination.RatePerSecond > 0 {
-				n = min(n, max(1, destination.RatePerSecond*int(holdInterval)/int(time.Second)))
-			}
 			released[destination.ID] = n
+			if destination.RatePerSecond > 0 {
+				n = min(n, max(1, int(holdInterval/h.dispatcher.interval(destination))))
+			}
+			if n = min(n, h.dispatcher.laneRoom(destination, false)); n <= 0 {
+				continue // its lane is full: it comes back as that gets room
+			}
 			if _, err := h.db.ReleaseHeld(ctx, h.db.Engine(), heldUntil(destination.ID), destination.ID, int32(n)); err != nil {
 				return fmt.Errorf("release held deliveries: %w", err)
 			}
@@ -129,26 +175,4 @@ func (h *Holder) release(ctx context.Context, snapshot *route.Snapshot) error {
 	}
 	h.released = released
 	return nil
-}
-
-// disable carries out what attempts demanded. What fails is tried again.
-func (h *Holder) disable(ctx context.Context) error {
-	var failed error
-	for destinationID, demand := range h.dispatcher.takeDisables() {
-		changed, err := h.db.DisableDestination(ctx, h.db.Engine(), store.DisableDestinationParams{
-			TenantID: demand.tenantID, DestinationID: destinationID, DisableReason: int16(demand.disable.Reason),
-			StateDetail: store.CleanText(demand.disable.Detail, maxDetailBytes),
-		})
-		if err != nil {
-			h.dispatcher.demandDisable(destinationID, demand)
-			failed = fmt.Errorf("disable destination %s: %w", id.Destination.Text(destinationID), err)
-			continue
-		}
-		if changed > 0 {
-			h.log.Warn("destination disabled", "tenant_id", id.Tenant.Text(demand.tenantID), "destination_id", id.Destination.Text(destinationID),
-				"event_id", id.Event.Text(demand.eventID), "reason", demand.disable.Reason, "detail", demand.disable.Detail)
-			h.routes.Poke()
-		}
-	}
-	return failed
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func (n *node) holder() *Holder {
-	return NewHolder(n.db, n.routes, n.dispatcher, slog.New(slog.DiscardHandler))
+	return NewHolder(n.db, n.routes, n.dispatcher, n.claimer, slog.New(slog.DiscardHandler))
 }
 
 func (n *node) tick(h *Holder) {
@@ -173,6 +173,36 @@ func TestGoneDestinationIsDisabled(t *testing.T) {
 	const disabled = "select count(*) from destinations where state = 'disabled' and disable_reason = 1 and state_detail like '%410%'"
 	if got := n.count(disabled); got != 1 {
 		t.Errorf("%d destinations are disabled as gone, want 1", got)
+	}
+	n.stop()
+}
+
+// The owner mended it while an attempt was under way: its answer is of the time before.
+func TestAnswerFromBeforeAResumeDoesNotDisableAgain(t *testing.T) {
+	n := newRig(t).node()
+	g := newGate()
+	destination := n.destination(newSink(t, func(w http.ResponseWriter, r *http.Request) {
+		g.ServeHTTP(w, r)
+		w.WriteHeader(http.StatusGone)
+	}).URL, 8)
+	n.refresh()
+	n.hold(n.leased(n.event("before"), destination, time.Now().Add(DefaultLease)))
+	eventually(t, "it is in flight", func() bool { return g.inside.Load() == 1 })
+	n.exec(`update destinations set updated_at = clock_timestamp()`) // as a pause and a resume do
+	n.refresh()
+	close(g.open)
+	n.await(0, liveRows)
+	h := n.holder()
+	n.tick(h)
+	const enabled = "select count(*) from destinations where state = 'enabled'"
+	if got := n.count(enabled); got != 1 {
+		t.Error("the old answer disabled it")
+	}
+	n.hold(n.leased(n.event("after"), destination, time.Now().Add(DefaultLease)))
+	n.await(0, liveRows)
+	n.tick(h)
+	if got := n.count(enabled); got != 0 {
+		t.Error("the new answer did not disable it")
 	}
 	n.stop()
 }

@@ -20,10 +20,14 @@ type Job struct {
 	ledger.Duty
 	// Destination is nil when the event has a defect: there is nothing to send, only a dead letter to write.
 	Destination *route.Destination
+	// OrderKey is the hash of the key that the destination orders this delivery by. Nil: it is not ordered.
+	OrderKey []byte
 	// LeaseEnds is when the lease ends by this node's clock, or a little earlier.
 	LeaseEnds time.Time
 	// LostOwner is the node whose lease ran out in the middle of an attempt; uuid.Nil otherwise.
 	LostOwner uuid.UUID
+	// Probe says that it is sent though its destination's circuit breaker is open.
+	Probe bool
 }
 
 // DefaultLease is how long a node holds a delivery: the longest send (30 s), and time to wait for it and to record it.

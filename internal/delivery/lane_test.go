@@ -170,7 +170,7 @@ func TestRoomIsBounded(t *testing.T) {
 	if n.dispatcher.Reserve(one, 1) {
 		t.Error("a lane takes more than its bound")
 	}
-	if full := n.dispatcher.FullDestinations(); len(full) != 1 || full[0] != one.ID {
+	if full := n.dispatcher.FullDestinations(n.routes.Snapshot()); len(full) != 1 || full[0] != one.ID {
 		t.Errorf("full destinations: %v", full)
 	}
 	if n.dispatcher.Reserve(other, maxHeldBytes) {
@@ -178,6 +178,9 @@ func TestRoomIsBounded(t *testing.T) {
 	}
 	if !n.dispatcher.Reserve(other, 10) {
 		t.Error("one full lane leaves no room for others")
+	}
+	if got := n.dispatcher.laneRoom(one, false); got != maxClaim {
+		t.Errorf("room for %d from the queue when intake has filled the lane, want %d", got, maxClaim)
 	}
 	n.dispatcher.Unreserve(one, 1)
 	if !n.dispatcher.Reserve(one, 1) {

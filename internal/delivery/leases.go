@@ -32,16 +32,19 @@ func (l *Leases) Release(ctx context.Context, jobs []Job) {
 		tenantIDs = append(tenantIDs, job.Event.TenantID)
 		deliveryIDs = append(deliveryIDs, job.DeliveryID)
 	}
-	l.release(ctx, tenantIDs, deliveryIDs)
+	l.release(ctx, tenantIDs, deliveryIDs, nil)
 }
 
-func (l *Leases) release(ctx context.Context, tenantIDs, deliveryIDs []uuid.UUID) {
+// release makes the rows due at a moment, nil for at once.
+func (l *Leases) release(ctx context.Context, tenantIDs, deliveryIDs []uuid.UUID, due *time.Time) {
 	if len(deliveryIDs) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	if _, err := l.db.ReleaseLeases(ctx, l.db.Engine(), tenantIDs, deliveryIDs, l.nodeID); err != nil {
+	if _, err := l.db.ReleaseLeases(ctx, l.db.Engine(), store.ReleaseLeasesParams{
+		TenantIds: tenantIDs, DeliveryIds: deliveryIDs, NodeID: l.nodeID, DueAt: due,
+	}); err != nil {
 		l.log.Warn("leases not given back, they run out", "leases", len(deliveryIDs), "error", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -47,6 +48,7 @@ func (r *Removals) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-ticker.C:
 		}
+		fault.Pass(fault.RemovalsSweep)
 		if err := r.sweep(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("deliveries of deleted destinations not ended, trying again", "error", err)
 		}

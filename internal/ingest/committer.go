@@ -94,6 +94,19 @@ func (c *Committer) Run(ctx context.Context) error {
 // than they overlap (docs/performance.md).
 func (c *Committer) flush(ctx context.Context) {
 	var first *pending // of the next batch
+	var batch []*pending
+	// After a panic those who wait for an answer get one, and come again: whether their events are stored is not known.
+	defer func() {
+		if first != nil {
+			batch = append(batch, first)
+		}
+		for _, p := range batch {
+			select {
+			case p.done <- outcome{err: ErrUnavailable}:
+			default: // it was answered before
+			}
+		}
+	}()
 	for {
 		if first == nil {
 			select {
@@ -102,9 +115,10 @@ func (c *Committer) flush(ctx context.Context) {
 			case first = <-c.waiting:
 			}
 		}
-		var batch []*pending
 		batch, first = c.fill(first)
-		c.store(ctx, batch)
+		fault.Pass(fault.IngestTaken)
+		c.store(ctx, slices.Clone(batch)) // which sorts it, and takes repeats out
+		batch = nil
 	}
 }
 
@@ -143,7 +157,7 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 	for _, p := range batch {
 		for i := range p.deliveries {
 			d := &p.deliveries[i]
-			d.leased = c.dispatcher.Reserve(d.destination, len(p.event.Body))
+			d.leased = d.orderKey == nil && c.dispatcher.Reserve(d.destination, len(p.event.Body))
 		}
 	}
 	started := time.Now()
@@ -204,6 +218,11 @@ func (c *Committer) handOver(batch []*pending, outcomes []outcome, leaseEnds tim
 		}
 		for _, job := range p.jobs(leaseEnds) {
 			c.dispatcher.Hold(job)
+		}
+		for i := range p.deliveries {
+			if d := &p.deliveries[i]; d.orderKey != nil {
+				c.dispatcher.NoteTurn(d.destination.ID, d.orderKey)
+			}
 		}
 	}
 }

@@ -290,15 +290,12 @@ func TestOverflowIsClaimedAndDelivered(t *testing.T) {
 	if got := r.count("select count(*) from delivery_queue where lease_owner is null and due_at <= now()"); got != 50 {
 		t.Errorf("%d deliveries are due for anyone, want 50", got)
 	}
+	// The claim has room of its own: however much intake brings, what has waited in the queue gets its turn.
 	stop := start(r.claimer.Run)
-	time.Sleep(250 * time.Millisecond)
-	if got := r.count("select count(*) from delivery_queue"); got != 50 {
-		t.Errorf("a full lane claimed %d more", 50-got)
-	}
+	r.await(0, "select count(*) from delivery_queue")
 	for range taken {
 		r.dispatcher.Unreserve(destination, 0)
 	}
-	r.await(0, "select count(*) from delivery_queue")
 	stop()
 	for i, receipt := range receipts {
 		if got := r.bodies(receipt.EventID); len(got) != 1 || string(got[0]) != fmt.Sprint(i) {

@@ -1,8 +1,11 @@
 package ingest
 
 import (
+	"crypto/sha256"
+
 	"github.com/kapsel-dev/kapsel/internal/filter"
 	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/route"
 )
 
 // fanOut makes a delivery for each destination whose filter takes the event. Only expressions look at headers and payload,
@@ -21,6 +24,23 @@ func (p *pending) fanOut(w Webhook) {
 				continue
 			}
 		}
-		p.deliveries = append(p.deliveries, pendingDelivery{id: id.New(), destination: destination})
+		p.deliveries = append(p.deliveries, pendingDelivery{id: id.New(), destination: destination, orderKey: orderKey(destination, w)})
 	}
+}
+
+// orderKey is the hash of the key that a destination orders the event by. Nil: the destination keeps no order, or the
+// event has no key.
+func orderKey(destination *route.Destination, w Webhook) []byte {
+	key := ""
+	switch ordering := destination.Ordering; {
+	case ordering.Header != "":
+		key = first(w.Header, ordering.Header)
+	case ordering.JSONPath != nil:
+		key, _ = ordering.JSONPath.Text(w.Body)
+	}
+	if key == "" {
+		return nil
+	}
+	digest := sha256.Sum256([]byte(key))
+	return digest[:keyHashBytes]
 }

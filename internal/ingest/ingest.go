@@ -168,6 +168,7 @@ type pending struct {
 type pendingDelivery struct {
 	id          uuid.UUID
 	destination *route.Destination // nil: the event has a defect
+	orderKey    []byte             // hash of the key that the destination orders it by; nil: it is not ordered
 	leased      bool
 }
 

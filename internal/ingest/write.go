@@ -177,6 +177,12 @@ func (c *Committer) params(batch []*pending) store.CommitEventsParams {
 			p.DeliveryEndpointIds = append(p.DeliveryEndpointIds, e.EndpointID)
 			p.DeliveryDestinationIds = append(p.DeliveryDestinationIds, destinationID)
 			p.DeliveryLeased = append(p.DeliveryLeased, d.leased)
+			if d.orderKey != nil {
+				for len(p.DeliveryOrderKeys) < len(p.DeliveryLeased)-1 {
+					p.DeliveryOrderKeys = append(p.DeliveryOrderKeys, []byte{}) // of those before that are not ordered
+				}
+				p.DeliveryOrderKeys = append(p.DeliveryOrderKeys, d.orderKey)
+			}
 		}
 	}
 	return p

@@ -25,9 +25,14 @@ type batch struct {
 	params store.RecordAttemptsParams
 }
 
-// newBatch encodes the results. With an error the batch is incomplete, but names its results.
-func newBatch(nodeID uuid.UUID, logID int32, results []Result) (*batch, error) {
-	b := &batch{results: results, leafOf: make([]uuid.UUID, len(results))}
+// newBatch encodes the results. With an error, a panic's too, the batch is incomplete, but names its results.
+func newBatch(nodeID uuid.UUID, logID int32, results []Result) (b *batch, err error) {
+	b = &batch{results: results, leafOf: make([]uuid.UUID, len(results))}
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			err = fmt.Errorf("encode leaves: %w: %v", errPanicked, panicked)
+		}
+	}()
 	b.params.NodeID, b.params.LogID = nodeID, logID
 	b.grow(len(results))
 	for i := range results {
@@ -42,7 +47,7 @@ func (b *batch) grow(n int) {
 	p := &b.params
 	p.TenantIds, p.DeliveryIds = make([]uuid.UUID, 0, n), make([]uuid.UUID, 0, n)
 	p.AttemptsBefore, p.AttemptsAfter = make([]int32, 0, n), make([]int32, 0, n)
-	p.Closes, p.DueAts = make([]bool, 0, n), make([]time.Time, 0, n)
+	p.Closes, p.WaitSeconds = make([]bool, 0, n), make([]float64, 0, n)
 	p.LeafIds, p.LeafTenantIds = make([]uuid.UUID, 0, n), make([]uuid.UUID, 0, n)
 	p.LeafDeliveryIds, p.LeafEventIds = make([]uuid.UUID, 0, n), make([]uuid.UUID, 0, n)
 	p.LeafOutcomes, p.LeafFenced = make([]int16, 0, n), make([]bool, 0, n)
@@ -76,7 +81,8 @@ func (b *batch) add(i int, r *Result) error {
 	p.AttemptsBefore = append(p.AttemptsBefore, int32(duty.Attempts))
 	p.AttemptsAfter = append(p.AttemptsAfter, int32(attempts))
 	p.Closes = append(p.Closes, r.Verdict.RetryAt.IsZero())
-	p.DueAts = append(p.DueAts, r.Verdict.RetryAt)
+	// A wait, and not a moment: when it is over is the database's clock's to say, as for everything that is due.
+	p.WaitSeconds = append(p.WaitSeconds, max(0, time.Until(r.Verdict.RetryAt)).Seconds())
 
 	if r.Verdict.Dead != leafv1.DeadLetterReason_DEAD_LETTER_REASON_UNSPECIFIED {
 		return b.bury(i, r, attempts)

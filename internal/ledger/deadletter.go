@@ -17,8 +17,13 @@ import (
 	"github.com/kapsel-dev/kapsel/store"
 )
 
-// scanPage is how many dead letters are looked at in one statement.
-const scanPage = 1000
+const (
+	// scanPage is how many dead letters are looked at in one statement.
+	scanPage = 1000
+	// What a count does at most while its caller waits: a second or two of work, by the index alone or by reading leaves.
+	maxCounted  = 1_000_000
+	maxLookedAt = 50_000
+)
 
 // The times that PostgreSQL and a UUIDv7 can both hold.
 var (
@@ -145,9 +150,23 @@ func (s DeadLetters) scan(ctx context.Context, db *store.DB, tx store.DBTX, afte
 	return rows, next, len(found) == limit, nil
 }
 
-// Count counts those below a leaf index that nothing repeats yet.
+// Count counts those below a leaf index that nothing repeats yet, up to maxCounted, in one statement. With a filter by
+// failure it looks at the leaves of the oldest maxLookedAt only. So its work is bounded, and it may count too few.
 func (s DeadLetters) Count(ctx context.Context, db *store.DB, tx store.DBTX, before int64) (n int64, err error) {
-	for after, more := int64(-1), true; more; {
+	if len(s.failures) == 0 {
+		p := s.params
+		n, err = db.CountDeadLetters(ctx, tx, store.CountDeadLettersParams{
+			TenantID: p.TenantID, BeforeIndex: before, DeadFrom: p.DeadFrom, DeadBefore: p.DeadBefore,
+			EndpointIds: p.EndpointIds, DestinationIds: p.DestinationIds, Reasons: p.Reasons,
+			EventTypes: p.EventTypes, EventTypePrefixes: p.EventTypePrefixes, MaxRows: maxCounted,
+		})
+		if err != nil {
+			return 0, fmt.Errorf("count dead letters: %w", err)
+		}
+		return n, nil
+	}
+	after, more := int64(-1), true
+	for looked := 0; more && looked < maxLookedAt; looked += scanPage {
 		var rows []store.FindDeadLettersRow
 		if rows, after, more, err = s.scan(ctx, db, tx, after, before, scanPage); err != nil {
 			return 0, err

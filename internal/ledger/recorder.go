@@ -27,9 +27,13 @@ const (
 	maxRetryWait = 2 * time.Second
 	// One statement: far above what a batch takes, below what would look like a hang.
 	statementTimeout = 20 * time.Second
+	// A batch that made the code panic so often is taken apart like one that the database refuses.
+	maxPanickedTries = 5
 	// How far the database's clock may be behind ours, when rows are looked up by time.
 	clockSlack = time.Hour
 )
+
+var errPanicked = errors.New("panic")
 
 // Recorder commits results in batches. Make it with NewRecorder, start it with Run.
 type Recorder struct {
@@ -41,6 +45,8 @@ type Recorder struct {
 	waiting  chan Result
 	closed   chan struct{}
 	drained  chan struct{}
+
+	taken []Result // out of waiting, and not finished: they are nowhere else. Only Run's goroutine uses it
 }
 
 // NewRecorder makes a recorder for the log with that id. recorded is called after each commit with its number of
@@ -71,11 +77,15 @@ func (r *Recorder) Wait(ctx context.Context) error {
 }
 
 // Run records until ctx ends, or until Close was called and nothing waits any more. While the database is away results
-// wait, and what came meanwhile lands as one batch.
+// wait, and what came meanwhile lands as one batch. It may be run again after a panic: then it goes on with what it had in
+// its hands.
 func (r *Recorder) Run(ctx context.Context) error {
-	batch := make([]Result, 0, maxBatch)
+	if err := r.record(ctx, r.taken, 2); err != nil { // an earlier Run may have tried
+		return err
+	}
+	buffer := make([]Result, 0, maxBatch)
 	for {
-		batch = batch[:0]
+		batch := buffer[:0]
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -90,8 +100,9 @@ func (r *Recorder) Run(ctx context.Context) error {
 				return nil
 			}
 		}
-		batch = r.fill(ctx, batch)
-		if err := r.record(ctx, batch); err != nil {
+		r.taken = r.fill(ctx, batch)
+		fault.Pass(fault.RecorderTaken)
+		if err := r.record(ctx, r.taken, 1); err != nil {
 			return err
 		}
 	}
@@ -129,20 +140,23 @@ func (r *Recorder) fillNow(batch []Result) []Result {
 	return batch
 }
 
-// record commits a batch, however long that takes. The error is ctx's.
-func (r *Recorder) record(ctx context.Context, results []Result) error {
+// record commits a batch, however long that takes, from try number try on. The error is ctx's.
+func (r *Recorder) record(ctx context.Context, results []Result, try int) error {
+	if len(results) == 0 {
+		return nil
+	}
 	batch, err := newBatch(r.nodeID, r.logID, results)
 	if err != nil {
 		return r.recordApart(ctx, batch, err)
 	}
 	started := time.Now()
-	for wait, try := minRetryWait, 1; ; try++ {
+	for wait := minRetryWait; ; try++ {
 		indexes, err := r.commit(ctx, batch, try, started)
 		if err == nil {
 			r.finish(batch, indexes)
 			return nil
 		}
-		if store.IsRowError(err) {
+		if store.IsRowError(err) || errors.Is(err, errPanicked) && try >= maxPanickedTries {
 			return r.recordApart(ctx, batch, err)
 		}
 		r.log.Warn("results not recorded, trying again", "results", len(results), "try", try, "error", err)
@@ -159,7 +173,11 @@ func (r *Recorder) record(ctx context.Context, results []Result) error {
 // alone, its lease runs out and the takeover records the attempt as unknown: not silent, and in nobody's way.
 func (r *Recorder) recordApart(ctx context.Context, b *batch, refusal error) error {
 	if n := len(b.results); n > 1 {
-		return errors.Join(r.record(ctx, b.results[:n/2]), r.record(ctx, b.results[n/2:]))
+		// As a second try: a batch whose code panicked may be committed all the same.
+		if err := r.record(ctx, b.results[:n/2], 2); err != nil {
+			return err
+		}
+		return r.record(ctx, b.results[n/2:], 2)
 	}
 	r.log.Error("result refused", "delivery_id", id.Delivery.Text(b.results[0].Duty.DeliveryID), "error", refusal)
 	r.finish(b, nil)
@@ -171,7 +189,7 @@ func (r *Recorder) recordApart(ctx context.Context, b *batch, refusal error) err
 func (r *Recorder) commit(ctx context.Context, b *batch, try int, since time.Time) (indexes map[uuid.UUID]int64, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			err = fmt.Errorf("panic: %v", panicked) // the batch is tried again: its results are nowhere else
+			err = fmt.Errorf("%w: %v", errPanicked, panicked) // the batch is tried again: its results are nowhere else
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
@@ -220,6 +238,7 @@ func (r *Recorder) committed(ctx context.Context, b *batch, since time.Time) (ma
 }
 
 func (r *Recorder) finish(b *batch, indexes map[uuid.UUID]int64) {
+	r.taken = r.taken[len(b.results):]
 	debug := r.log.Enabled(context.Background(), slog.LevelDebug)
 	for i, result := range b.results {
 		index, found := indexes[b.leafOf[i]]

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -23,6 +24,14 @@ const (
 	stepsPerSecond = 2
 	maxReplayWait  = 5 * time.Second
 )
+
+// What a replay shows of a step that failed. The details are in this node's log: they may name what is not the tenant's.
+const (
+	filterUnreadable = "its filter is not one that this version of the server can read; it goes on once one that can is there"
+	stepFailed       = "its last step failed, and is tried again; the server's log says why"
+)
+
+var errFilterUnreadable = errors.New("filter cannot be read")
 
 // Replayer makes the deliveries of bulk replays. A step is one transaction: it locks the replay's row, makes some
 // deliveries and moves the row's cursor past their dead letters. So a crash neither loses nor doubles any, the lock
@@ -63,12 +72,14 @@ func (r *Replayer) Run(ctx context.Context) error {
 	}
 }
 
-// step makes the next step of a replay that is due, if there is one.
+// step makes the next step of a replay that is due, if there is one. One whose step fails is put off, so that the next call
+// turns to another.
 func (r *Replayer) step(ctx context.Context) (worked bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	err = pgx.BeginFunc(ctx, r.db.Engine(), func(tx pgx.Tx) error {
-		replay, err := r.db.TakeReplay(ctx, tx)
+	var replay store.Replay
+	err = pgx.BeginFunc(ctx, r.db.Engine(), func(tx pgx.Tx) (err error) {
+		replay, err = r.db.TakeReplay(ctx, tx)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -76,15 +87,39 @@ func (r *Replayer) step(ctx context.Context) (worked bool, err error) {
 			return fmt.Errorf("take a replay: %w", err)
 		}
 		worked = true
+		if err := fault.Point(fault.ReplayerStep); err != nil {
+			return err
+		}
 		return r.advance(ctx, tx, replay)
 	})
-	return worked, err
+	if err == nil || !worked || errors.Is(ctx.Err(), context.Canceled) {
+		return worked, err
+	}
+	if err := r.putOff(context.WithoutCancel(ctx), replay, err); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+func (r *Replayer) putOff(ctx context.Context, replay store.Replay, cause error) error {
+	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+	defer cancel()
+	shown := stepFailed
+	if errors.Is(cause, errFilterUnreadable) {
+		shown = filterUnreadable
+	}
+	if err := r.db.PutOffReplay(ctx, r.db.Engine(), shown, replay.TenantID, replay.ReplayID); err != nil {
+		return errors.Join(cause, fmt.Errorf("put the replay off: %w", err))
+	}
+	r.log.Warn("step of a replay failed, it is tried again later", "replay_id", id.Replay.Text(replay.ReplayID),
+		"failures", replay.Failures+1, "error", cause)
+	return nil
 }
 
 func (r *Replayer) advance(ctx context.Context, tx pgx.Tx, replay store.Replay) error {
 	filter := new(kapselv1.DeadLetterFilter)
 	if err := protojson.Unmarshal(replay.Filter, filter); err != nil {
-		return fmt.Errorf("read filter of replay %s: %w", id.Replay.Text(replay.ReplayID), err)
+		return fmt.Errorf("%w: %w", errFilterUnreadable, err)
 	}
 	size := min(max(int(replay.RatePerSecond)/stepsPerSecond, 1), maxReplayStep)
 	rows, next, more, err := SelectDeadLetters(replay.TenantID, filter).scan(ctx, r.db, tx, replay.AfterIndex, replay.BeforeIndex, size)

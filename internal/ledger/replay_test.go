@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
@@ -165,5 +166,64 @@ func TestReplayKeepsItsPace(t *testing.T) {
 	}
 	if took := time.Since(started); took < 900*time.Millisecond {
 		t.Fatalf("40 deliveries at 20 a second took %v", took)
+	}
+}
+
+func TestReplayThatCannotGoOnHoldsUpNoOther(t *testing.T) {
+	r := newSharedRig(t)
+	r.bury(20)
+	unreadable, refused, fine := r.replay(10_000), r.replay(10_000), r.replay(10_000)
+	r.exec(`update replays set filter = '{"fromTheFuture": 1}', step_at = now() - interval '1 h' where replay_id = $1`, unreadable.ReplayID)
+	r.exec(`update replays set step_at = now() - interval '1 h' where replay_id = $1`, refused.ReplayID)
+	r.execAsOwner(`create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$`)
+	r.execAsOwner(`create trigger refuse before update on replays for each row
+		when (new.after_index > old.after_index and new.replay_id = '` + refused.ReplayID.String() + `') execute function refuse()`)
+	started := time.Now()
+	if ended := r.finish(fine); ended.Replayed != 20 {
+		t.Fatalf("got %+v", ended)
+	}
+	if took := time.Since(started); took > 2*time.Second {
+		t.Errorf("the replay waited %v behind those that fail", took)
+	}
+	for replay, want := range map[uuid.UUID]string{unreadable.ReplayID: filterUnreadable, refused.ReplayID: stepFailed} {
+		got, err := r.db.GetReplay(t.Context(), r.db.Engine(), r.tenant, replay)
+		if err != nil || got.State != "running" || got.Error != want || got.Failures < 1 || !got.StepAt.After(time.Now()) {
+			t.Errorf("got %+v, %v, want error %q and a later step", got, err, want)
+		}
+	}
+
+	// It goes on as soon as it can.
+	r.execAsOwner(`drop trigger refuse on replays`)
+	r.exec(`update replays set filter = '{}', step_at = now()`)
+	for _, replay := range []store.Replay{unreadable, refused} {
+		if ended := r.finish(replay); ended.Error != "" || ended.Failures != 0 {
+			t.Errorf("got %+v", ended)
+		}
+	}
+	r.wantOnce(20)
+}
+
+func TestCountIsOfWhatTheFilterMeets(t *testing.T) {
+	r := newSharedRig(t)
+	r.bury(30)
+	gone := r.bury(12)
+	before := int64(r.count("select next_index from logs"))
+	for name, c := range map[string]struct {
+		filter *kapselv1.DeadLetterFilter
+		want   int64
+	}{
+		"all":         {nil, 42},
+		"destination": {&kapselv1.DeadLetterFilter{DestinationIds: []string{id.Destination.Text(gone)}}, 12},
+		"event type":  {&kapselv1.DeadLetterFilter{EventTypes: []string{"pu*"}}, 42},
+		"no type":     {&kapselv1.DeadLetterFilter{EventTypes: []string{"pull"}}, 0},
+		"failure":     {&kapselv1.DeadLetterFilter{Failures: []leafv1.Failure{leafv1.Failure_FAILURE_STATUS}}, 0}, // no leaves here
+	} {
+		got, err := SelectDeadLetters(r.tenant, c.filter).Count(t.Context(), r.db, r.db.Engine(), before)
+		if err != nil || got != c.want {
+			t.Errorf("%s: %d counted (%v), want %d", name, got, err, c.want)
+		}
+	}
+	if got, err := SelectDeadLetters(r.tenant, nil).Count(t.Context(), r.db, r.db.Engine(), before-12); err != nil || got != 30 {
+		t.Errorf("%d counted below the second dozen (%v), want 30", got, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
@@ -34,12 +35,19 @@ type Config struct {
 	// EgressProxy is an HTTP proxy that deliveries go through, by CONNECT. Destinations are resolved and checked here all the
 	// same; the proxy's own address is not. Default: none.
 	EgressProxy *url.URL
+	// BreakerPause is how long nothing is sent to a destination at first whose circuit breaker has opened. Default 30 s.
+	BreakerPause time.Duration
 	// SealLeaves and SealAge say when a tree head is signed: so many leaves wait, or the oldest is so old.
 	// Defaults 100 and 10 s.
 	SealLeaves int64
 	SealAge    time.Duration
+	// PreStopDelay is how long a node that stops says "not ready" and takes webhooks all the same, until its balancer has
+	// seen that. Default 0.
+	PreStopDelay time.Duration
 	// DrainTimeout bounds each step of a shutdown. Default 20 s, longer than a destination's usual timeout.
 	DrainTimeout time.Duration
+	// Grace bounds a shutdown after its pre-stop delay. Default 60 s.
+	Grace time.Duration
 	// Version of the program.
 	Version string
 	Logger  *slog.Logger
@@ -51,6 +59,7 @@ const (
 	defaultListen       = "127.0.0.1:8080"
 	defaultHold         = 5 * time.Second
 	defaultDrainTimeout = 20 * time.Second
+	defaultGrace        = time.Minute
 
 	// logID is the one log that a service has.
 	logID = 1
@@ -65,8 +74,14 @@ func (c Config) withDefaults() Config {
 	if c.Hold == 0 {
 		c.Hold = defaultHold
 	}
+	if c.BreakerPause == 0 {
+		c.BreakerPause = delivery.DefaultBreakerPause
+	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = defaultDrainTimeout
+	}
+	if c.Grace == 0 {
+		c.Grace = defaultGrace
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -104,8 +119,11 @@ func (c Config) Validate() error {
 	if c.Hold < 0 || c.Hold > time.Minute {
 		errs = append(errs, fmt.Errorf("hold %v is outside 0 to 1m", c.Hold))
 	}
-	if c.SealLeaves < 0 || c.SealAge < 0 || c.DrainTimeout < 0 {
-		errs = append(errs, errors.New("seal leaves, seal age and drain timeout must not be negative"))
+	if c.BreakerPause < 10*time.Millisecond || c.BreakerPause > time.Hour {
+		errs = append(errs, fmt.Errorf("breaker pause %v is outside 10ms to 1h", c.BreakerPause))
+	}
+	if c.SealLeaves < 0 || c.SealAge < 0 || c.DrainTimeout < 0 || c.Grace < 0 || c.PreStopDelay < 0 {
+		errs = append(errs, errors.New("seal leaves, seal age, pre-stop delay, drain timeout and grace must not be negative"))
 	}
 	return errors.Join(errs...)
 }

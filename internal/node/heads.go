@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
@@ -41,6 +42,7 @@ func (f *headFollower) Run(ctx context.Context) error {
 		case <-f.poke:
 		case <-ticker.C:
 		}
+		fault.Pass(fault.NodeHeads)
 		if err := f.heads.Refresh(ctx); err != nil && ctx.Err() == nil {
 			f.log.Warn("tree head not read, trying again", "error", err)
 		}

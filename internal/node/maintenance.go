@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -22,23 +23,24 @@ type maintenance struct {
 	log *slog.Logger
 }
 
-// Run tidies up once a minute until ctx ends.
+// Run tidies up at once, and then once a minute until ctx ends.
 func (m *maintenance) Run(ctx context.Context) error {
 	ticker := time.NewTicker(maintenanceInterval)
 	defer ticker.Stop()
 	for {
+		if err := m.tidy(ctx); err != nil && ctx.Err() == nil {
+			m.log.Warn("maintenance failed, trying again in a minute", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		if err := m.tidy(ctx); err != nil && ctx.Err() == nil {
-			m.log.Warn("maintenance failed, trying again in a minute", "error", err)
-		}
 	}
 }
 
 func (m *maintenance) tidy(ctx context.Context) error {
+	fault.Pass(fault.NodeMaintenance)
 	made, err := m.db.MakePartitions(ctx, m.db.Engine(), partitionDaysAhead)
 	if err != nil {
 		return fmt.Errorf("make partitions: %w", err)

@@ -27,7 +27,9 @@ type membership struct {
 	nodeID  uuid.UUID
 	name    string
 	version string
-	log     *slog.Logger
+	// live is told after each beat how many nodes are alive, this one included.
+	live func(nodes int)
+	log  *slog.Logger
 }
 
 // Run beats until ctx ends.
@@ -62,9 +64,15 @@ func (m *membership) beat(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, heartbeatInterval)
 	defer cancel()
-	return m.db.Heartbeat(ctx, m.db.Engine(), store.HeartbeatParams{
+	nodes, err := m.db.Heartbeat(ctx, m.db.Engine(), store.HeartbeatParams{
 		NodeID: m.nodeID, Name: m.name, Version: m.version, Roles: []string{"ingest", "deliver", "seal"},
+		DeadAfterSeconds: deadAfter.Seconds(),
 	})
+	if err != nil {
+		return err
+	}
+	m.live(int(nodes))
+	return nil
 }
 
 func (m *membership) takeOver(ctx context.Context) error {
@@ -81,9 +89,15 @@ func (m *membership) takeOver(ctx context.Context) error {
 	return nil
 }
 
-// leave says that this node is gone, so that nobody waits for its heartbeat.
-func (m *membership) leave(ctx context.Context) {
-	if err := m.db.RemoveNode(ctx, m.db.Engine(), m.nodeID); err != nil {
-		m.log.Warn("node not removed, it is forgotten later", "error", err)
+// leave says that this node is gone, so that nobody waits for its heartbeat. If leases are left, nobody is told: then the
+// others miss the heartbeat and take the leases over, sooner than they would run out.
+func (m *membership) leave(ctx context.Context) error {
+	left, err := m.db.RemoveNode(ctx, m.db.Engine(), m.nodeID, delivery.DefaultLease.Seconds())
+	if err != nil {
+		return fmt.Errorf("remove node: %w", err)
 	}
+	if left == 0 {
+		m.log.Warn("leases are left, other nodes take them over", "after", deadAfter)
+	}
+	return nil
 }

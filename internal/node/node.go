@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,6 +20,7 @@ import (
 	"github.com/thejerf/suture/v4"
 
 	"github.com/kapsel-dev/kapsel/internal/delivery"
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
@@ -50,10 +52,12 @@ type Node struct {
 	listener   net.Listener
 	http       *server.HTTPServer
 	supervisor *suture.Supervisor
+	components map[string]*component
 	tokens     map[string]suture.ServiceToken
 	stopAll    context.CancelFunc
 	stopped    <-chan error
 	failed     chan error
+	stopping   atomic.Bool
 }
 
 // Start migrates the database, builds the node and starts it. When it returns without error, the node takes webhooks.
@@ -61,7 +65,10 @@ func Start(ctx context.Context, config Config) (_ *Node, err error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{config: config.withDefaults(), id: id.New(), tokens: make(map[string]suture.ServiceToken), failed: make(chan error, 1)}
+	n := &Node{
+		config: config.withDefaults(), id: id.New(), failed: make(chan error, 1),
+		components: make(map[string]*component), tokens: make(map[string]suture.ServiceToken),
+	}
 	defer func() {
 		if err != nil {
 			n.discard()
@@ -115,6 +122,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.sender = delivery.NewProxiedSender(n.config.EgressProxy, n.config.AllowedDestinations, n.config.Version)
 	leases := delivery.NewLeases(n.db, n.id, log.With("component", "delivery"))
 	n.dispatcher = delivery.NewDispatcher(n.id, n.sender, n.recorder, leases, log.With("component", "delivery"))
+	n.dispatcher.SetBreakerPause(n.config.BreakerPause)
 	n.routes = route.NewTable(n.db, n.keys, log.With("component", "routes"))
 	if err := n.routes.Refresh(ctx); err != nil {
 		return err
@@ -122,13 +130,16 @@ func (n *Node) build(ctx context.Context) error {
 	claimer := delivery.NewClaimer(n.db, n.id, delivery.DefaultLease, n.routes, n.dispatcher, leases, log.With("component", "claimer"))
 	committer := ingest.NewCommitter(n.db, n.id, delivery.DefaultLease, n.config.Hold, n.dispatcher, log.With("component", "ingest"))
 	name, _ := os.Hostname() // only for people
-	n.members = &membership{db: n.db, nodeID: n.id, name: name, version: n.config.Version, log: log.With("component", "membership")}
+	n.members = &membership{db: n.db, nodeID: n.id, name: name, version: n.config.Version, live: n.dispatcher.SetNodes, log: log.With("component", "membership")}
 	if err := n.members.beat(ctx); err != nil {
 		return fmt.Errorf("first heartbeat: %w", err)
 	}
 	follower := newHeadFollower(n.heads, log.With("component", "heads"))
 	notices := store.NewListener(n.config.DatabaseURL, log.With("component", "notices"), map[string]func(string){
-		"kapsel_routes":    func(string) { n.routes.Poke() },
+		"kapsel_routes": func(string) {
+			fault.Pass(fault.NodeNotice)
+			n.routes.Poke()
+		},
 		tlog.NotifyChannel: follower.Poke,
 	})
 	n.http = server.NewHTTPServer(server.New(server.Deps{
@@ -139,9 +150,7 @@ func (n *Node) build(ctx context.Context) error {
 		Logger: log.With("component", "server"), Version: n.config.Version, Ready: n.ready,
 	}), slog.NewLogLogger(log.With("component", "server").Handler(), slog.LevelWarn))
 
-	n.supervisor = suture.New("node", suture.Spec{EventHook: func(e suture.Event) {
-		log.Error("component failed, it is started again", "event", e.String())
-	}})
+	n.supervisor = newSupervisor(log)
 	n.add("membership", n.members.Run)
 	n.add("maintenance", (&maintenance{db: n.db, log: log.With("component", "maintenance")}).Run)
 	n.add("notices", notices.Run)
@@ -150,9 +159,10 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("sealer", n.sealer.Run)
 	n.add("recorder", n.recorder.Run)
 	n.add("claimer", claimer.Run)
-	n.add("holder", delivery.NewHolder(n.db, n.routes, n.dispatcher, log.With("component", "holder")).Run)
+	n.add("holder", delivery.NewHolder(n.db, n.routes, n.dispatcher, claimer, log.With("component", "holder")).Run)
 	n.add("removals", delivery.NewRemovals(n.db, delivery.RemovalSettle, log.With("component", "removals")).Run)
 	n.add("replayer", ledger.NewReplayer(n.db, log.With("component", "replayer")).Run)
+	n.add("cancelled leases", ledger.NewCancelledLeases(n.db, n.id, logID, log.With("component", "cancelled leases"), func(int) { n.sealer.Wake() }).Run)
 	n.add("committer", committer.Run)
 	return nil
 }
@@ -197,7 +207,8 @@ func (n *Node) logOrigin(ctx context.Context) (string, error) {
 }
 
 func (n *Node) add(name string, run func(context.Context) error) {
-	n.tokens[name] = n.supervisor.Add(component{name, run})
+	c := &component{name: name, run: run, log: n.config.Logger}
+	n.components[name], n.tokens[name] = c, n.supervisor.Add(c)
 }
 
 func (n *Node) run() {
@@ -211,8 +222,13 @@ func (n *Node) run() {
 	}()
 }
 
+var errStopping = errors.New("the node is stopping")
+
 // ready reports why the node cannot take webhooks, nil when it can.
 func (n *Node) ready() error {
+	if n.stopping.Load() {
+		return errStopping
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	return n.db.Engine().Ping(ctx)
@@ -241,19 +257,3 @@ func (n *Node) VerifierKey() (string, error) { return n.key.VerifierKey(n.origin
 
 // Failed gets the error that ended the node's HTTP server, if one did.
 func (n *Node) Failed() <-chan error { return n.failed }
-
-// component is a part of the node that the supervisor runs, and starts again when it fails.
-type component struct {
-	name string
-	run  func(context.Context) error
-}
-
-func (c component) String() string { return c.name }
-
-func (c component) Serve(ctx context.Context) error {
-	err := c.run(ctx)
-	if err == nil {
-		return suture.ErrDoNotRestart // it has finished
-	}
-	return err
-}

@@ -9,36 +9,51 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
-// sealPoll is how often a node that stops looks whether the leader has sealed its leaves.
-const sealPoll = 200 * time.Millisecond
+const (
+	// sealPoll is how often a node that stops looks whether the leader has sealed its leaves.
+	sealPoll = 200 * time.Millisecond
+	// lastShare of the grace is kept for the steps after the drain: results that are here must be recorded, whatever hangs.
+	lastShare = 4
+	// closeTimeout bounds the end of what has no context: connections that are still in use.
+	closeTimeout = 5 * time.Second
+)
 
-// Stop drains and ends the node: no new requests, those that are held are answered; nothing more is claimed; what was
-// not sent goes back; attempts in flight end and are recorded; the log is sealed. Each step has the drain timeout; what it
-// could not finish is recovered by whoever takes the leases over.
+// Stop drains and ends the node: it says that it is not ready, and goes on for the pre-stop delay; no new requests, those
+// that are held are answered; nothing more is claimed; what was not sent goes back; attempts in flight end and are recorded;
+// the log is sealed. Each step has the drain timeout, and all of them together the grace. What they could not finish is left
+// to its lease: other nodes take it over as soon as they miss this one's heartbeat.
 func (n *Node) Stop(ctx context.Context) error {
 	log := n.config.Logger
 	log.Info("stopping")
+	n.stopping.Store(true)
+	select {
+	case <-ctx.Done():
+	case <-time.After(n.config.PreStopDelay):
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.config.Grace)
+	defer cancel()
+	draining, cancel := context.WithTimeout(ctx, n.config.Grace-n.config.Grace/lastShare)
+	defer cancel()
+
 	var errs []error
-	step := func(name string, f func(context.Context) error) {
-		stepCtx, cancel := context.WithTimeout(ctx, n.config.DrainTimeout)
+	step := func(ctx context.Context, name string, f func(context.Context) error) {
+		ctx, cancel := context.WithTimeout(ctx, n.config.DrainTimeout)
 		defer cancel()
-		if err := f(stepCtx); err != nil {
+		if err := f(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			log.Warn("shutdown step not finished", "step", name, "error", err)
 		}
 	}
-	step("finish requests", n.http.Shutdown)
-	step("stop intake", n.remove("committer"))
-	step("stop claiming", n.remove("claimer"))
-	step("drain attempts", n.dispatcher.Stop)
+	step(draining, "finish requests", n.http.Shutdown)
+	step(draining, "stop intake", n.remove("committer"))
+	step(draining, "stop claiming", n.remove("claimer"))
+	step(draining, "drain attempts", n.dispatcher.Stop)
 	n.recorder.Close()
-	step("flush the recorder", n.recorder.Wait)
-	step("seal", n.seal)
-	step("stop sealing", n.remove("sealer"))
-	step("leave", func(ctx context.Context) error {
-		err := n.remove("membership")(ctx)
-		n.members.leave(ctx)
-		return err
+	step(ctx, "flush the recorder", n.recorder.Wait)
+	step(ctx, "seal", n.seal)
+	step(ctx, "stop sealing", n.remove("sealer"))
+	step(ctx, "leave", func(ctx context.Context) error {
+		return errors.Join(n.remove("membership")(ctx), n.members.leave(ctx))
 	})
 	n.discard()
 	log.Info("stopped")
@@ -67,10 +82,11 @@ func (n *Node) seal(ctx context.Context) error {
 	}
 }
 
-// remove ends one component and waits for it.
+// remove ends one component and waits for it. The context must have a deadline.
 func (n *Node) remove(name string) func(context.Context) error {
-	return func(context.Context) error {
-		return n.supervisor.RemoveAndWait(n.tokens[name], n.config.DrainTimeout)
+	return func(ctx context.Context) error {
+		deadline, _ := ctx.Deadline()
+		return n.supervisor.RemoveAndWait(n.tokens[name], max(time.Until(deadline), time.Millisecond)) // 0 would be for ever
 	}
 }
 
@@ -90,6 +106,15 @@ func (n *Node) discard() {
 		n.sender.Close()
 	}
 	if n.db != nil {
-		n.db.Close()
+		closed := make(chan struct{})
+		go func() {
+			n.db.Close() // waits for connections in use
+			close(closed)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(closeTimeout):
+			n.config.Logger.Warn("database connections are still in use, they end with the process")
+		}
 	}
 }

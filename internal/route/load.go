@@ -216,6 +216,7 @@ func compileDestination(row store.RouteDestinationsRow, secrets [][]byte, last *
 		MaxInFlight:    int(row.MaxInFlight),
 		Retry:          compileRetry(&retry),
 		Ordering:       compileOrdering(&ordering),
+		UpdatedAt:      row.UpdatedAt,
 		Filter:         events,
 	}
 	if row.RatePerSecond != nil {
@@ -243,7 +244,7 @@ func brokenDestination(row store.RouteDestinationsRow, cause error) *Destination
 	}
 	return &Destination{
 		TenantID: row.TenantID, ID: row.DestinationID, EndpointID: row.EndpointID,
-		URL: row.URL, Retry: compileRetry(&kapselv1.RetryPolicy{}), Filter: events, Broken: cause.Error(),
+		URL: row.URL, Retry: compileRetry(&kapselv1.RetryPolicy{}), Filter: events, Broken: cause.Error(), UpdatedAt: row.UpdatedAt,
 	}
 }
 

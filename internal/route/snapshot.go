@@ -133,6 +133,8 @@ type Destination struct {
 	RatePerSecond int
 	Retry         RetryPolicy
 	Ordering      Ordering
+	// UpdatedAt is when these settings became what they are, by the database's clock.
+	UpdatedAt time.Time
 	// Filter says which events it gets. It is never nil in a snapshot.
 	Filter *filter.Filter
 }

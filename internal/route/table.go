@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -76,6 +77,7 @@ func (t *Table) Run(ctx context.Context) error {
 		case <-ticker.C:
 		case <-t.poke:
 		}
+		fault.Pass(fault.RoutesRead)
 		if err := t.Refresh(ctx); err != nil && ctx.Err() == nil {
 			t.log.Warn("routes not refreshed, the last ones stay in force", "error", err)
 		}

@@ -118,6 +118,9 @@ func (s *Sealer) Wake() {
 // Run seals until ctx ends, then seals once more what waits, gives the lease back and returns nil. A database that is away
 // is waited for. An error that Run returns wraps ErrRefused: sealing on would harm the log.
 func (s *Sealer) Run(ctx context.Context) error {
+	s.mu.Lock()
+	s.forget() // what a panic in an earlier Run may have left half done
+	s.mu.Unlock()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	due := time.Now()     // when the timer fires

@@ -813,7 +813,8 @@ type Replay struct {
 	Filter *DeadLetterFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Where it stands. Unspecified for a dry run.
 	State ReplayState `protobuf:"varint,3,opt,name=state,proto3,enum=kapsel.v1.ReplayState" json:"state,omitempty"`
-	// Number of dead letters that matched when it began.
+	// Number of dead letters that matched when it began, for a progress bar: at most 1,000,000 are counted, and with a filter
+	// by failure only among the oldest 50,000. All that match are replayed, however many.
 	Matched int64 `protobuf:"varint,4,opt,name=matched,proto3" json:"matched,omitempty"`
 	// Number of deliveries that it has made.
 	Replayed int64 `protobuf:"varint,5,opt,name=replayed,proto3" json:"replayed,omitempty"`
@@ -824,7 +825,9 @@ type Replay struct {
 	// When it began.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it ended. Unset while it runs.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Why its last step failed, for people. It is tried again, at growing pauses up to five minutes. Empty: it did not fail.
+	Error         string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -920,6 +923,13 @@ func (x *Replay) GetEndTime() *timestamppb.Timestamp {
 		return x.EndTime
 	}
 	return nil
+}
+
+func (x *Replay) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
 }
 
 // GetDeliveryRequest names a delivery.
@@ -2202,7 +2212,7 @@ const file_kapsel_v1_delivery_proto_rawDesc = "" +
 	"\areasons\x18\x04 \x03(\x0e2 .kapsel.leaf.v1.DeadLetterReasonB\x13\xbaH\x10\x92\x01\r\x10\x14\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\areasons\x12H\n" +
 	"\bfailures\x18\x05 \x03(\x0e2\x17.kapsel.leaf.v1.FailureB\x13\xbaH\x10\x92\x01\r\x10\x14\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\bfailures\x124\n" +
 	"\vevent_types\x18\x06 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10d\x18\x01\"\ar\x05 \x01(\x80\x02R\n" +
-	"eventTypes\"\x94\x03\n" +
+	"eventTypes\"\xaf\x03\n" +
 	"\x06Replay\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x128\n" +
 	"\x06filter\x18\x02 \x01(\v2\x1b.kapsel.v1.DeadLetterFilterB\x03\xe0A\x03R\x06filter\x121\n" +
@@ -2213,7 +2223,9 @@ const file_kapsel_v1_delivery_proto_rawDesc = "" +
 	"\x0frate_per_second\x18\a \x01(\x05B\x03\xe0A\x03R\rratePerSecond\x12@\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12:\n" +
-	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\aendTime\"b\n" +
+	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\aendTime\x12\x19\n" +
+	"\x05error\x18\n" +
+	" \x01(\tB\x03\xe0A\x03R\x05error\"b\n" +
 	"\x12GetDeliveryRequest\x12L\n" +
 	"\vdelivery_id\x18\x01 \x01(\tB+\xe0A\x02\xbaH%r#2!^dlv_[0-7][0-9a-hjkmnp-tv-z]{25}$R\n" +
 	"deliveryId\"F\n" +
