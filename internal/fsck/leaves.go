@@ -135,7 +135,7 @@ func (l *row) check(check *Check, named map[uuid.UUID]payload) {
 		if wrong == "" && int32(a.GetOutcome()) != int32(l.outcome) {
 			wrong = "outcome"
 		}
-		named[l.event] = payload{l.index, a.GetPayloadSha256(), a.GetPayloadBytes()}
+		named[l.event] = payload{l.tenant, l.index, a.GetPayloadSha256(), a.GetPayloadBytes()}
 	case *leafv1.Leaf_DeadLetter:
 		d := kind.DeadLetter
 		same("tenant", d.GetTenantId(), l.tenant)
@@ -154,7 +154,7 @@ func (l *row) check(check *Check, named map[uuid.UUID]payload) {
 		case int64(*l.deadAttempts) != int64(d.GetAttempts()):
 			wrong = "dead letter's number of attempts"
 		}
-		named[l.event] = payload{l.index, d.GetPayloadSha256(), d.GetPayloadBytes()}
+		named[l.event] = payload{l.tenant, l.index, d.GetPayloadSha256(), d.GetPayloadBytes()}
 	default:
 		wrong = "kind"
 	}
@@ -165,6 +165,7 @@ func (l *row) check(check *Check, named map[uuid.UUID]payload) {
 
 // payload is what a leaf says of an event's payload.
 type payload struct {
+	tenant uuid.UUID
 	index  int64
 	sha256 []byte
 	bytes  uint64
@@ -173,11 +174,13 @@ type payload struct {
 // checkPayloads hashes the payloads of events, in the database, so that they are not moved. An event that retention has
 // dropped is not there to be checked.
 func (r *run) checkPayloads(ctx context.Context, check *Check, named map[uuid.UUID]payload) error {
-	events := make([]uuid.UUID, 0, len(named))
-	for event := range named {
-		events = append(events, event)
+	tenants, events := make([]uuid.UUID, 0, len(named)), make([]uuid.UUID, 0, len(named))
+	for event, payload := range named {
+		tenants, events = append(tenants, payload.tenant), append(events, event)
 	}
-	rows, err := r.tx.Query(ctx, `select event_id, sha256(body), length(body) from events where event_id = any($1)`, events)
+	rows, err := r.tx.Query(ctx, `select e.event_id, sha256(e.body), length(e.body)
+		from unnest($1::uuid[], $2::uuid[]) as u(tenant_id, event_id)
+		join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id`, tenants, events)
 	if err != nil {
 		return err
 	}

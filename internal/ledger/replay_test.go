@@ -112,12 +112,16 @@ func TestStepThatFailsLeavesNothingBehind(t *testing.T) {
 	replay := r.replay(20)
 	r.execAsOwner(`create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$`)
 	r.execAsOwner(`create trigger refuse before update on replays for each row when (new.replayed > old.replayed) execute function refuse()`)
-	if _, err := r.replayer().step(t.Context()); err == nil {
-		t.Fatal("the step succeeded")
+	if _, err := r.replayer().step(t.Context()); err != nil {
+		t.Fatalf("the failure of one replay is not the replayer's: %v", err)
 	}
 	r.wantOnce(0)
+	after, err := r.db.GetReplay(t.Context(), r.db.Engine(), r.tenant, replay.ReplayID)
+	if err != nil || after.Failures != 1 || after.Error == "" || after.Replayed != 0 {
+		t.Fatalf("the replay does not show its failure: %+v, %v", after, err)
+	}
 	r.execAsOwner(`drop trigger refuse on replays`)
-	r.exec(`update replays set rate_per_second = 10000`)
+	r.exec(`update replays set rate_per_second = 10000, step_at = now()`)
 	if ended := r.finish(replay); ended.Replayed != 50 {
 		t.Fatalf("got %+v", ended)
 	}
