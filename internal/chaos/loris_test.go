@@ -43,8 +43,8 @@ func crawl(conn net.Conn) {
 	}
 }
 
-// Sources that send a byte and then nothing, and a destination that answers a byte at a time: others are not held up, and
-// what the destination has not answered in time is given up, each attempt for its timeout.
+// Sources that send a byte and then nothing, and a destination that answers a byte at a time: others are not held up, an
+// attempt takes its timeout and no longer, and nothing that waits is lost.
 func TestSlowSourcesAndSinksHoldUpNobody(t *testing.T) {
 	t.Parallel() // it mostly waits
 	ctx, r := scenario(t)
@@ -62,22 +62,29 @@ func TestSlowSourcesAndSinksHoldUpNobody(t *testing.T) {
 	posted := sources.Wait(t)
 	late := sink.AwaitAll(t, posted, 2*time.Second)
 	held := stuck.Wait(t)
-	AwaitSettled(t, cluster.DatabaseURL(), settlePatience)
 
-	ledger, dead := ReadLedger(t, cluster.DatabaseURL()), deadEvents(t, node.API())
+	// The breaker opens after a few attempts, and holds the others back: they wait in the queue, which fsck looks at.
 	timeouts := 0
-	for _, p := range held {
-		if attempts := ledger.Attempts[p.EventID]; len(attempts) != 2 || !dead[p.EventID] {
-			t.Errorf("event %s has %d attempts, and is dead: %v: want 2 attempts and a dead letter", p.EventID, len(attempts), dead[p.EventID])
-		}
-		for _, a := range ledger.Attempts[p.EventID] {
-			if a.Failure.String() == "FAILURE_TIMEOUT" {
+	for until := time.Now().Add(settlePatience); timeouts < 5 && time.Now().Before(until); time.Sleep(200 * time.Millisecond) {
+		timeouts = 0
+		ledger := ReadAttempts(t, cluster.DatabaseURL())
+		for _, p := range held {
+			for _, a := range ledger.Attempts[p.EventID] {
+				if a.Failure.String() != "FAILURE_TIMEOUT" {
+					t.Errorf("an attempt at the slow destination ended with %v", a.Failure)
+				}
 				timeouts++
 			}
 		}
 	}
-	if timeouts != 2*len(held) || len(dead) != len(held) {
-		t.Errorf("%d webhooks to the slow destination: %d attempts timed out, %d dead letters", len(held), timeouts, len(dead))
+	if timeouts < 5 {
+		t.Errorf("%d webhooks to the slow destination: only %d attempts timed out", len(held), timeouts)
+	}
+	dead, ledger := deadEvents(t, node.API()), ReadAttempts(t, cluster.DatabaseURL())
+	for _, p := range held {
+		if n := len(ledger.Attempts[p.EventID]); n > 2 || dead[p.EventID] && n != 2 {
+			t.Errorf("event %s has %d attempts, and is dead: %v", p.EventID, n, dead[p.EventID])
+		}
 	}
 	arrivals := sink.Arrivals()
 	for _, p := range posted {
