@@ -276,22 +276,22 @@ func newestFirst(ids []uuid.UUID) {
 }
 
 // deliveriesOf are the ids of an event's deliveries, the newest first. A dead letter of the event as a whole is none.
-func (s *deliveryService) deliveriesOf(ctx context.Context, tx pgx.Tx, tenantID, eventID uuid.UUID) ([]uuid.UUID, error) {
-	queued, err := s.queuedDeliveries(ctx, tx, tenantID, eventID, eventID, []uuid.UUID{eventID})
+func (a *api) deliveriesOf(ctx context.Context, tx pgx.Tx, tenantID, eventID uuid.UUID) ([]uuid.UUID, error) {
+	queued, err := a.queuedDeliveries(ctx, tx, tenantID, eventID, eventID, []uuid.UUID{eventID})
 	if err != nil {
 		return nil, err
 	}
-	attempts, err := s.DB.AttemptsOfEvent(ctx, tx, store.AttemptsOfEventParams{
+	attempts, err := a.DB.AttemptsOfEvent(ctx, tx, store.AttemptsOfEventParams{
 		TenantID: tenantID, EventID: eventID, Since: since(eventID), AfterLeafIndex: -1, MaxRows: maxDeliveriesOfEvent,
 	})
 	if err != nil {
 		return nil, err
 	}
-	dead, err := s.DB.DeadLettersOfEvents(ctx, tx, tenantID, []uuid.UUID{eventID})
+	dead, err := a.DB.DeadLettersOfEvents(ctx, tx, tenantID, []uuid.UUID{eventID})
 	if err != nil {
 		return nil, err
 	}
-	cancelled, err := s.DB.CancellationsOfEvents(ctx, tx, tenantID, []uuid.UUID{eventID})
+	cancelled, err := a.DB.CancellationsOfEvents(ctx, tx, tenantID, []uuid.UUID{eventID})
 	if err != nil {
 		return nil, err
 	}

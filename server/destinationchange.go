@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -74,27 +73,7 @@ func (s *destinationService) DeleteDestination(ctx context.Context, request *kap
 	return new(kapselv1.DeleteDestinationResponse), nil
 }
 
-// change runs f on the caller's destination of that id, with its row locked, and has what f did in force on this node when
-// it returns.
+// change runs f on the caller's destination of that id, with its row locked.
 func (s *destinationService) change(ctx context.Context, text string, f func(tx pgx.Tx, present store.Destination) error) error {
-	tenantID := caller(ctx).TenantID
-	destinationID, err := id.Destination.Parse(text)
-	if err != nil {
-		return noSuchDestination()
-	}
-	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
-		present, err := s.DB.LockDestination(ctx, tx, tenantID, destinationID)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return noSuchDestination()
-		}
-		if err != nil {
-			return err
-		}
-		return f(tx, present)
-	})
-	if err != nil {
-		return err
-	}
-	s.applyRoutes(ctx)
-	return nil
+	return changeRow(ctx, s.api, id.Destination, text, noSuchDestination(), s.DB.LockDestination, f)
 }

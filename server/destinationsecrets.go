@@ -3,9 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"encoding/base64"
-	"errors"
 	"strings"
 	"time"
 
@@ -26,13 +24,6 @@ const (
 	defaultOverlap = 24 * time.Hour
 	// maxSecretsAtOnce of an endpoint or destination: what package signature takes, and a signature each.
 	maxSecretsAtOnce = 8
-)
-
-// Prefixes of Standard Webhooks secrets by scheme.
-const (
-	prefixHMACSecret = "whsec_"
-	prefixPrivateKey = "whsk_"
-	prefixPublicKey  = "whpk_"
 )
 
 func (s *destinationService) RotateDestinationSecret(ctx context.Context, request *kapselv1.RotateDestinationSecretRequest) (*kapselv1.RotateDestinationSecretResponse, error) {
@@ -97,13 +88,12 @@ func (s *destinationService) replaceSecrets(ctx context.Context, tx pgx.Tx, d st
 }
 
 func (s *destinationService) addDestinationSecret(ctx context.Context, tx pgx.Tx, tenantID, destinationID uuid.UUID, value string) error {
-	secretID := id.New()
-	sealed, err := s.Keyring.Seal(secret.New([]byte(value)), secret.AssociatedData(tenantID, secretID, route.DestinationSecretPurpose))
+	sealed, err := s.seal(tenantID, value, route.DestinationSecretPurpose)
 	if err != nil {
 		return err
 	}
 	return s.DB.CreateDestinationSecret(ctx, tx, store.CreateDestinationSecretParams{
-		TenantID: tenantID, DestinationID: destinationID, SecretID: secretID, Ciphertext: sealed,
+		TenantID: tenantID, DestinationID: destinationID, SecretID: sealed.id, Ciphertext: sealed.ciphertext,
 	})
 }
 
@@ -128,6 +118,13 @@ func (s *destinationService) changeScheme(ctx context.Context, tx pgx.Tx, row st
 type sealedSecret struct {
 	id         uuid.UUID
 	ciphertext []byte
+}
+
+// seal makes a new secret of a value.
+func (a *api) seal(tenantID uuid.UUID, value, purpose string) (sealedSecret, error) {
+	secretID := id.New()
+	ciphertext, err := a.Keyring.Seal(secret.New([]byte(value)), secret.AssociatedData(tenantID, secretID, purpose))
+	return sealedSecret{secretID, ciphertext}, err
 }
 
 func (a *api) unseal(tenantID uuid.UUID, sealed []sealedSecret, purpose string) ([][]byte, error) {
@@ -160,9 +157,9 @@ func checkRotation(present [][]byte, value string, overlap time.Duration) error 
 // whose receivers take the public one.
 func (d destinationSettings) chooseSecret(given string) (value, shown string, err error) {
 	asymmetric := d.Signing.Scheme == kapselv1.SigningScheme_SIGNING_SCHEME_V1A
-	want := prefixHMACSecret
+	want := signature.PrefixHMACSecret
 	if asymmetric {
-		want = prefixPrivateKey
+		want = signature.PrefixPrivateKey
 	}
 	if given == "" {
 		if asymmetric {
@@ -182,18 +179,4 @@ func (d destinationSettings) chooseSecret(given string) (value, shown string, er
 		return "", "", refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_SECRET, "secret", "the secret has %d bytes: want 24 to 64", len(raw))
 	}
 	return given, "", nil
-}
-
-// publicKeyOf is the public half of a whsk_ secret (seed, then public key), "" of a secret of another scheme, which may
-// still be in its overlap.
-func publicKeyOf(value secret.Secret) (string, error) {
-	text, found := strings.CutPrefix(string(value.Reveal()), prefixPrivateKey)
-	if !found {
-		return "", nil
-	}
-	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil || len(raw) != ed25519.PrivateKeySize {
-		return "", errors.New("the secret of a destination of scheme V1A is not an Ed25519 private key")
-	}
-	return prefixPublicKey + base64.StdEncoding.EncodeToString(raw[ed25519.SeedSize:]), nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
+	"github.com/kapsel-dev/kapsel/internal/signature"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -163,7 +164,7 @@ func (s *destinationService) describe(ctx context.Context, tx pgx.Tx, rows []sto
 		if err != nil {
 			return nil, err
 		}
-		public, err := publicKeyOf(value)
+		public, err := signature.PublicKey(value.Reveal())
 		if err != nil {
 			return nil, err
 		}

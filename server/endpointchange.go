@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
@@ -84,27 +83,7 @@ func (s *endpointService) DeleteEndpoint(ctx context.Context, request *kapselv1.
 	return new(kapselv1.DeleteEndpointResponse), nil
 }
 
-// change runs f on the caller's endpoint of that id, with its row locked, and has what f did in force on this node when it
-// returns.
+// change runs f on the caller's endpoint of that id, with its row locked.
 func (s *endpointService) change(ctx context.Context, text string, f func(tx pgx.Tx, present store.Endpoint) error) error {
-	tenantID := caller(ctx).TenantID
-	endpointID, err := id.Endpoint.Parse(text)
-	if err != nil {
-		return noSuchEndpoint()
-	}
-	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
-		present, err := s.DB.LockEndpoint(ctx, tx, tenantID, endpointID)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return noSuchEndpoint()
-		}
-		if err != nil {
-			return err
-		}
-		return f(tx, present)
-	})
-	if err != nil {
-		return err
-	}
-	s.applyRoutes(ctx)
-	return nil
+	return changeRow(ctx, s.api, id.Endpoint, text, noSuchEndpoint(), s.DB.LockEndpoint, f)
 }

@@ -9,9 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
-	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/route"
-	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -119,13 +117,12 @@ func (s *endpointService) endSecrets(ctx context.Context, tx pgx.Tx, e store.End
 }
 
 func (s *endpointService) addEndpointSecret(ctx context.Context, tx pgx.Tx, tenantID, endpointID uuid.UUID, value string) error {
-	secretID := id.New()
-	sealed, err := s.Keyring.Seal(secret.New([]byte(value)), secret.AssociatedData(tenantID, secretID, route.EndpointSecretPurpose))
+	sealed, err := s.seal(tenantID, value, route.EndpointSecretPurpose)
 	if err != nil {
 		return err
 	}
 	return s.DB.CreateEndpointSecret(ctx, tx, store.CreateEndpointSecretParams{
-		TenantID: tenantID, EndpointID: endpointID, SecretID: secretID, Ciphertext: sealed,
+		TenantID: tenantID, EndpointID: endpointID, SecretID: sealed.id, Ciphertext: sealed.ciphertext,
 	})
 }
 

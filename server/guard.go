@@ -10,19 +10,6 @@ import (
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 )
 
-// newGuard refuses private, link-local, metadata and other special addresses, but for those that are allowed.
-func newGuard(allowed []netip.Prefix) *ssrf.Guardian {
-	var v4, v6 []netip.Prefix
-	for _, prefix := range allowed {
-		if prefix.Addr().Is4() {
-			v4 = append(v4, prefix)
-		} else {
-			v6 = append(v6, prefix)
-		}
-	}
-	return ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
-}
-
 // checkURL refuses a URL that cannot be sent to. Names are resolved, and their addresses guarded, at each connection: what
 // is refused here is what can be seen to be wrong already.
 func checkURL(guard *ssrf.Guardian, text string) error {

@@ -2,11 +2,9 @@ package server
 
 import (
 	"net/http"
-	"strings"
 	"time"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
-	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 )
@@ -15,13 +13,8 @@ import (
 func (h *ingestHandler) serveOther(w http.ResponseWriter, r *http.Request) {
 	allow := http.MethodPost
 	if r.Method == http.MethodGet && r.URL.RawQuery != "" {
-		endpointID, err := id.Endpoint.Parse(strings.TrimPrefix(r.URL.Path, ingestPath))
-		if err != nil {
-			h.refuse(w, r, endpointNotFound())
-			return
-		}
-		endpoint := h.api.finder.find(r.Context(), endpointID)
-		if endpoint == nil || !endpoint.Enabled {
+		endpoint := h.endpoint(r)
+		if endpoint == nil {
 			h.refuse(w, r, endpointNotFound())
 			return
 		}

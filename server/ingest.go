@@ -11,6 +11,7 @@ import (
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
+	"github.com/kapsel-dev/kapsel/internal/route"
 )
 
 // ingestPath and an endpoint's id make the address that sources post to.
@@ -36,13 +37,8 @@ func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveOther(w, r)
 		return
 	}
-	endpointID, err := id.Endpoint.Parse(strings.TrimPrefix(r.URL.Path, ingestPath))
-	if err != nil {
-		h.refuse(w, r, endpointNotFound())
-		return
-	}
-	endpoint := h.api.finder.find(r.Context(), endpointID)
-	if endpoint == nil || !endpoint.Enabled {
+	endpoint := h.endpoint(r)
+	if endpoint == nil {
 		h.refuse(w, r, endpointNotFound())
 		return
 	}
@@ -74,6 +70,19 @@ func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeReceipt(w, receipt)
+}
+
+// endpoint is the one that a request is for, nil when there is none or it is disabled.
+func (h *ingestHandler) endpoint(r *http.Request) *route.Endpoint {
+	endpointID, err := id.Endpoint.Parse(strings.TrimPrefix(r.URL.Path, ingestPath))
+	if err != nil {
+		return nil
+	}
+	endpoint := h.api.finder.find(r.Context(), endpointID)
+	if endpoint == nil || !endpoint.Enabled {
+		return nil
+	}
+	return endpoint
 }
 
 // endpointNotFound is also the answer for a disabled endpoint, as if it were not there.

@@ -198,7 +198,7 @@ func (s *eventService) replayTo(ctx context.Context, tx pgx.Tx, event store.GetE
 
 // newestDeliveries are the youngest deliveries of an event, by destination.
 func (a *api) newestDeliveries(ctx context.Context, tx pgx.Tx, tenantID, eventID uuid.UUID) (map[string]uuid.UUID, error) {
-	ids, err := (&deliveryService{api: a}).deliveriesOf(ctx, tx, tenantID, eventID)
+	ids, err := a.deliveriesOf(ctx, tx, tenantID, eventID)
 	if err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func New(deps Deps) http.Handler {
 	a := &api{
 		Deps:   deps,
 		finder: &endpointFinder{routes: deps.Routes},
-		guard:  newGuard(deps.AllowedDestinations),
+		guard:  delivery.NewGuard(deps.AllowedDestinations),
 		memory: &memory{max: maxRequestMemory},
 	}
 	rpc := connect.NewServer(a.translateErrors, a.authenticate, validate)

@@ -29,7 +29,8 @@ type dialer struct {
 	proxy    *url.URL      // nil: there is none
 }
 
-func newGuard(allowed []netip.Prefix) *ssrf.Guardian {
+// NewGuard refuses private, link-local, metadata and other special addresses, but for those that are allowed.
+func NewGuard(allowed []netip.Prefix) *ssrf.Guardian {
 	var v4, v6 []netip.Prefix
 	for _, prefix := range allowed {
 		if prefix.Addr().Is4() {

@@ -124,16 +124,11 @@ func (d *Dispatcher) settle(job Job) {
 			Dead: leafv1.DeadLetterReason_DEAD_LETTER_REASON_MALFORMED_PAYLOAD, Diagnosis: job.Event.Defect,
 		})
 	case job.LostOwner != uuid.Nil:
-		attempt := &ledger.Attempt{
-			ID: id.New(), NodeID: job.LostOwner,
-			Outcome: leafv1.Outcome_OUTCOME_UNKNOWN, Failure: leafv1.Failure_FAILURE_WORKER_LOST,
-			Diagnosis: "node " + id.Node.Text(job.LostOwner) + " was lost before it recorded a result",
-		}
 		if job.Destination == nil {
-			d.submit(job, attempt, destinationGone)
+			d.submit(job, ledger.LostAttempt(job.LostOwner, ""), destinationGone)
 			return
 		}
-		attempt.URL = job.Destination.URL
+		attempt := ledger.LostAttempt(job.LostOwner, job.Destination.URL)
 		d.submit(job, attempt, d.judge(job, attempt))
 	case job.Destination == nil:
 		d.submit(job, nil, destinationGone)

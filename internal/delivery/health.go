@@ -82,9 +82,7 @@ func (h *health) isShut(destinationID uuid.UUID) bool {
 	if h.gates.Load() == 0 {
 		return false
 	}
-	h.mu.RLock()
-	a := h.accounts[destinationID]
-	h.mu.RUnlock()
+	a := h.find(destinationID)
 	return a != nil && a.shut.Load()
 }
 
@@ -167,9 +165,7 @@ func (h *health) setGate(a *account) {
 
 // account returns that of a destination, and opens one if there is none.
 func (h *health) account(tenantID, destinationID uuid.UUID) *account {
-	h.mu.RLock()
-	a := h.accounts[destinationID]
-	h.mu.RUnlock()
+	a := h.find(destinationID)
 	if a != nil {
 		return a
 	}

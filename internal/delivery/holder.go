@@ -72,7 +72,16 @@ func NewHolder(db *store.DB, routes *route.Table, dispatcher *Dispatcher, claime
 
 // Run does its duties four times a second until ctx ends.
 func (h *Holder) Run(ctx context.Context) error {
-	ticker := time.NewTicker(holdInterval)
+	return every(ctx, holdInterval, func() {
+		if err := h.tick(ctx); err != nil && ctx.Err() == nil {
+			h.log.Warn("deliveries not held or released, trying again", "error", err)
+		}
+	})
+}
+
+// every calls work once in each interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, work func()) error {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -80,14 +89,12 @@ func (h *Holder) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		fault.Pass(fault.HolderTick)
-		if err := h.tick(ctx); err != nil && ctx.Err() == nil {
-			h.log.Warn("deliveries not held or released, trying again", "error", err)
-		}
+		work()
 	}
 }
 
 func (h *Holder) tick(ctx context.Context) error {
+	fault.Pass(fault.HolderTick)
 	snapshot := h.routes.Snapshot()
 	errs := []error{h.disable(ctx), h.share(ctx), h.tidy(ctx, snapshot)}
 	shut := append(h.health.shutDestinations(), snapshot.InactiveDestinations()...)
@@ -120,20 +127,27 @@ func (h *Holder) tidy(ctx context.Context, snapshot *route.Snapshot) error {
 
 // hold puts off what is due of destinations that get nothing now.
 func (h *Holder) hold(ctx context.Context, shut []uuid.UUID) error {
-	if len(shut) == 0 {
+	return holdInPages(shut, func(moments []time.Time) (int64, error) {
+		held, err := h.db.HoldDeliveries(ctx, h.db.Engine(), shut, moments, holdPage)
+		if err != nil {
+			return 0, fmt.Errorf("hold deliveries: %w", err)
+		}
+		return held, nil
+	})
+}
+
+// holdInPages calls page with the destinations' moments until it finds nothing more to put off, at most maxHoldSteps times.
+func holdInPages(destinationIDs []uuid.UUID, page func(moments []time.Time) (held int64, err error)) error {
+	if len(destinationIDs) == 0 {
 		return nil
 	}
-	moments := make([]time.Time, len(shut))
-	for i, destinationID := range shut {
+	moments := make([]time.Time, len(destinationIDs))
+	for i, destinationID := range destinationIDs {
 		moments[i] = heldUntil(destinationID)
 	}
 	for range maxHoldSteps {
-		held, err := h.db.HoldDeliveries(ctx, h.db.Engine(), shut, moments, holdPage)
-		if err != nil {
-			return fmt.Errorf("hold deliveries: %w", err)
-		}
-		if held == 0 {
-			return nil
+		if held, err := page(moments); err != nil || held == 0 {
+			return err
 		}
 	}
 	return nil

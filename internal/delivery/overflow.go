@@ -74,23 +74,13 @@ func (h *Holder) holdOverflow(ctx context.Context, snapshot *route.Snapshot) err
 }
 
 func (h *Holder) putOffDue(ctx context.Context, destinationIDs []uuid.UUID, kept int32) error {
-	if len(destinationIDs) == 0 {
-		return nil
-	}
-	moments := make([]time.Time, len(destinationIDs))
-	for i, destinationID := range destinationIDs {
-		moments[i] = heldUntil(destinationID)
-	}
-	for range maxHoldSteps {
+	return holdInPages(destinationIDs, func(moments []time.Time) (int64, error) {
 		held, err := h.db.HoldOverflow(ctx, h.db.Engine(), store.HoldOverflowParams{
 			DestinationIds: destinationIDs, HeldUntils: moments, PageRows: overflowPage, KeepRows: kept,
 		})
 		if err != nil {
-			return fmt.Errorf("put off what full lanes have no room for: %w", err)
+			return 0, fmt.Errorf("put off what full lanes have no room for: %w", err)
 		}
-		if held == 0 {
-			return nil
-		}
-	}
-	return nil
+		return held, nil
+	})
 }

@@ -40,23 +40,16 @@ func NewRemovals(db *store.DB, settle time.Duration, log *slog.Logger) *Removals
 
 // Run looks for work once a second until ctx ends.
 func (r *Removals) Run(ctx context.Context) error {
-	ticker := time.NewTicker(removalInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
-		}
-		fault.Pass(fault.RemovalsSweep)
+	return every(ctx, removalInterval, func() {
 		if err := r.sweep(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("deliveries of deleted destinations not ended, trying again", "error", err)
 		}
-	}
+	})
 }
 
 // sweep makes a second's steps.
 func (r *Removals) sweep(ctx context.Context) error {
+	fault.Pass(fault.RemovalsSweep)
 	hastened := int64(0)
 	for range maxRemovalSteps {
 		step, err := r.db.SweepRemovedDestination(ctx, r.db.Engine(), r.settle.Seconds(), removalPage)

@@ -52,7 +52,7 @@ func NewSender(allowed []netip.Prefix, version string) *Sender {
 // NewProxiedSender makes a sender like NewSender's whose connections go through an HTTP proxy, by CONNECT. The proxy's URL
 // is http or https, with credentials for it if it wants any. Nil: connections are direct.
 func NewProxiedSender(proxy *url.URL, allowed []netip.Prefix, version string) *Sender {
-	s := &Sender{dialer: &dialer{guard: newGuard(allowed), proxy: proxy}, userAgent: "Kapsel/" + version}
+	s := &Sender{dialer: &dialer{guard: NewGuard(allowed), proxy: proxy}, userAgent: "Kapsel/" + version}
 	s.plain = newPlainClient(func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := withConnectTimeout(ctx)
 		defer cancel()

@@ -22,9 +22,9 @@ func TestLostAnswerOfACommitStoresOnce(t *testing.T) {
 			for range 20 { // so that the lost answer is that of a commit, and not of a preparation
 				r.accept(r.webhook("", "before"))
 			}
-			r.proxy.dropAnswer.Store(true)
+			r.proxy.DropAnswer.Store(true)
 			receipt := r.accept(r.webhook(key, "answer lost"))
-			if r.proxy.dropAnswer.Load() {
+			if r.proxy.DropAnswer.Load() {
 				t.Fatal("no answer was lost")
 			}
 			if receipt.Duplicate {
@@ -59,10 +59,10 @@ func TestCommitThatEndsAfterTheLookForItStoresOnce(t *testing.T) {
 	}
 	r.await(1, waiting)
 	before := r.count(waiting)
-	r.proxy.away.Store(true) // the wish to cancel what was sent does not come through either
-	r.proxy.cut()
+	r.proxy.Away.Store(true) // the wish to cancel what was sent does not come through either
+	r.proxy.Cut()
 	time.Sleep(200 * time.Millisecond)
-	r.proxy.away.Store(false)
+	r.proxy.Away.Store(false)
 	r.await(before+1, waiting) // the second try waits beside the first
 	unblock()
 	for range 2 {
@@ -217,8 +217,8 @@ func TestWebhooksAreHeldWhileTheDatabaseIsAway(t *testing.T) {
 	const hold = 4 * time.Second
 	r := newRig(t, hold)
 	r.accept(r.webhook("", "before"))
-	r.proxy.away.Store(true)
-	r.proxy.cut()
+	r.proxy.Away.Store(true)
+	r.proxy.Cut()
 	var answered atomic.Int64
 	var group sync.WaitGroup
 	for i := range 300 {
@@ -234,7 +234,7 @@ func TestWebhooksAreHeldWhileTheDatabaseIsAway(t *testing.T) {
 	if got := answered.Load(); got != 0 {
 		t.Errorf("%d were answered without a database", got)
 	}
-	r.proxy.away.Store(false)
+	r.proxy.Away.Store(false)
 	group.Wait()
 	if got := r.count("select count(*) from events where body = 'held'"); got != 300 {
 		t.Errorf("%d events, want 300", got)
@@ -246,8 +246,8 @@ func TestWebhooksAreHeldWhileTheDatabaseIsAway(t *testing.T) {
 func TestSourcesAreToldInTimeThatTheDatabaseIsAway(t *testing.T) {
 	const hold, webhooks = time.Second, 4000
 	r := newRig(t, hold)
-	r.proxy.away.Store(true)
-	r.proxy.cut()
+	r.proxy.Away.Store(true)
+	r.proxy.Cut()
 	var unavailable atomic.Int64
 	began := time.Now()
 	var group sync.WaitGroup
@@ -266,7 +266,7 @@ func TestSourcesAreToldInTimeThatTheDatabaseIsAway(t *testing.T) {
 	if took < hold || took > 10*hold {
 		t.Errorf("the last was told after %v, held for %v", took, hold)
 	}
-	r.proxy.away.Store(false)
+	r.proxy.Away.Store(false)
 	if got := r.count("select count(*) from events"); got != 0 {
 		t.Errorf("%d events are stored", got)
 	}

@@ -4,22 +4,16 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"net/url"
-	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
@@ -48,7 +42,7 @@ type rig struct {
 	*Ingest
 	t                             testing.TB
 	db                            *store.DB // not through the proxy
-	proxy                         *proxy
+	proxy                         *pgtest.Proxy
 	node                          uuid.UUID
 	tenant, endpoint, destination uuid.UUID
 	routes                        *route.Table
@@ -69,8 +63,8 @@ func newRigOn(t testing.TB, databaseURL string, hold time.Duration) *rig {
 	t.Helper()
 	r := &rig{t: t, node: id.New(), tenant: id.New(), endpoint: id.New(), destination: id.New(), arrived: make(map[string][][]byte)}
 	r.db = r.open(databaseURL)
-	r.proxy = newProxy(t, databaseURL)
-	proxied := r.open(r.proxy.url)
+	r.proxy = pgtest.NewProxy(t, databaseURL)
+	proxied := r.open(r.proxy.URL)
 	keys, err := secret.Open(filepath.Join(t.TempDir(), "keyset"))
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +183,7 @@ func (r *rig) await(want int, sql string, arguments ...any) {
 // block lets nobody write events until unblock is called; who reads them passes.
 func (r *rig) block() (unblock func()) {
 	r.t.Helper()
-	owner, err := pgx.Connect(r.t.Context(), r.proxy.direct)
+	owner, err := pgx.Connect(r.t.Context(), r.proxy.Direct)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -228,104 +222,4 @@ func (r *rig) bodies(event uuid.UUID) [][]byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.arrived[id.Event.Text(event)]
-}
-
-// proxy stands between a node and its database, and breaks what is asked of it.
-type proxy struct {
-	url        string
-	direct     string // the database's own URL
-	network    string
-	address    string
-	away       atomic.Bool // refuses connections
-	dropAnswer atomic.Bool // the next answer is lost, and its connection with it
-
-	mu    sync.Mutex
-	conns map[net.Conn]bool
-}
-
-func newProxy(t testing.TB, databaseURL string) *proxy {
-	t.Helper()
-	config, err := pgx.ParseConfig(databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u, err := url.Parse(databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "proxy") // short: the name of a socket is
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{direct: databaseURL, conns: make(map[net.Conn]bool)}
-	p.network, p.address = pgconn.NetworkAddress(config.Host, config.Port)
-	listener, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(int(config.Port))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	query := u.Query()
-	query.Set("host", dir)
-	query.Set("port", strconv.Itoa(int(config.Port)))
-	u.Host, u.RawQuery = "", query.Encode()
-	p.url = u.String()
-	var group sync.WaitGroup
-	group.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			group.Go(func() { p.serve(client) })
-		}
-	})
-	t.Cleanup(func() {
-		listener.Close()
-		p.cut()
-		group.Wait()
-		os.RemoveAll(dir)
-	})
-	return p
-}
-
-func (p *proxy) serve(client net.Conn) {
-	defer client.Close()
-	if p.away.Load() {
-		return
-	}
-	server, err := net.Dial(p.network, p.address)
-	if err != nil {
-		return
-	}
-	defer server.Close()
-	p.mu.Lock()
-	p.conns[client] = true
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		delete(p.conns, client)
-		p.mu.Unlock()
-	}()
-	go func() {
-		defer server.Close()
-		io.Copy(server, client)
-	}()
-	buffer := make([]byte, 64<<10)
-	for {
-		n, err := server.Read(buffer)
-		if err != nil || p.dropAnswer.CompareAndSwap(true, false) {
-			return
-		}
-		if _, err := client.Write(buffer[:n]); err != nil {
-			return
-		}
-	}
-}
-
-// cut breaks all connections. What the server has received it still does.
-func (p *proxy) cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for conn := range p.conns {
-		conn.Close()
-	}
 }

@@ -161,12 +161,12 @@ func (c *CancelledLeases) lost(ctx context.Context, tx pgx.Tx, lease store.Cance
 			},
 			DeliveryID: lease.DeliveryID, DestinationID: lease.DestinationID, Attempts: int(lease.Attempts),
 		},
-		Attempt: lostAttempt(lease.LeaseOwner, destination.URL),
+		Attempt: LostAttempt(lease.LeaseOwner, destination.URL),
 	}, nil
 }
 
-// lostAttempt is what is known of the attempt of a node that was lost before it recorded a result.
-func lostAttempt(nodeID uuid.UUID, url string) *Attempt {
+// LostAttempt is what is known of the attempt of a node that was lost before it recorded a result.
+func LostAttempt(nodeID uuid.UUID, url string) *Attempt {
 	return &Attempt{
 		ID: id.New(), NodeID: nodeID, URL: url,
 		Outcome: leafv1.Outcome_OUTCOME_UNKNOWN, Failure: leafv1.Failure_FAILURE_WORKER_LOST,

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
 )
 
 // hang makes the sink hold every request until release is called or the client goes away.
@@ -143,9 +145,9 @@ func TestNodeIsNotReadyBeforeItsListenerCloses(t *testing.T) {
 // The database goes away for good while webhooks and results are on their way.
 func TestStopIsBoundedWhileTheDatabaseIsAway(t *testing.T) {
 	r := newRig(t)
-	proxy := newProxy(t, r.url)
+	proxy := pgtest.NewProxy(t, r.url)
 	config := r.config()
-	config.DatabaseURL = proxy.url
+	config.DatabaseURL = proxy.URL
 	config.Hold, config.Grace = time.Second, 4*time.Second
 	n := r.start(config)
 	r.configure(10 * time.Second)
@@ -153,7 +155,8 @@ func TestStopIsBoundedWhileTheDatabaseIsAway(t *testing.T) {
 	release := r.sink.hang(t)
 	acked := r.load(20, 0, func(int) *Node { return n })
 	eventually(t, "all are in flight", func() bool { return r.sink.requests() == len(acked) })
-	proxy.close()
+	proxy.Away.Store(true)
+	proxy.Cut()
 	release() // results that nobody can record
 	if status, header := r.post(n, "nowhere", nil); status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
 		t.Errorf("without a database: status %d, Retry-After %q", status, header.Get("Retry-After"))

@@ -27,7 +27,7 @@ func compileSigning(stored []byte, secrets [][]byte) (*signature.Signer, Signatu
 		return nil, SignatureHeaders{}, err
 	}
 	// Secrets of the scheme before may sign on for a while; the newest one is of the scheme that is set.
-	asymmetric := bytes.HasPrefix(secrets[0], []byte("whsk_"))
+	asymmetric := bytes.HasPrefix(secrets[0], []byte(signature.PrefixPrivateKey))
 	switch signing.Scheme {
 	case kapselv1.SigningScheme_SIGNING_SCHEME_UNSPECIFIED, kapselv1.SigningScheme_SIGNING_SCHEME_V1:
 		if asymmetric {

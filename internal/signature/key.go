@@ -14,13 +14,15 @@ import (
 	"fmt"
 )
 
-// Prefixes by which Standard Webhooks tells the kinds of secrets apart, and the item prefixes
-// of the signatures they make.
+// Prefixes by which Standard Webhooks tells the kinds of secrets apart.
 const (
-	prefixHMACSecret = "whsec_"
-	prefixPrivateKey = "whsk_"
-	prefixPublicKey  = "whpk_"
+	PrefixHMACSecret = "whsec_"
+	PrefixPrivateKey = "whsk_"
+	PrefixPublicKey  = "whpk_"
+)
 
+// Prefixes of the items of a signature header.
+const (
 	prefixHMACItem    = "v1,"
 	prefixEd25519Item = "v1a,"
 )
@@ -83,14 +85,14 @@ func parseKey(form KeyForm, secret []byte) (key, error) {
 }
 
 func parseStandardWebhooksKey(secret []byte) (key, error) {
-	if text, ok := bytes.CutPrefix(secret, []byte(prefixPrivateKey)); ok {
+	if text, ok := bytes.CutPrefix(secret, []byte(PrefixPrivateKey)); ok {
 		raw, err := decodeSecret(text)
 		if err != nil {
 			return key{}, err
 		}
 		return newPrivateKey(raw)
 	}
-	if text, ok := bytes.CutPrefix(secret, []byte(prefixPublicKey)); ok {
+	if text, ok := bytes.CutPrefix(secret, []byte(PrefixPublicKey)); ok {
 		raw, err := decodeSecret(text)
 		if err != nil {
 			return key{}, err
@@ -98,7 +100,7 @@ func parseStandardWebhooksKey(secret []byte) (key, error) {
 		return newPublicKey(raw)
 	}
 	// Short keys pass: the specification asks senders for 24 bytes, and some use less.
-	raw, err := decodeSecret(bytes.TrimPrefix(secret, []byte(prefixHMACSecret)))
+	raw, err := decodeSecret(bytes.TrimPrefix(secret, []byte(PrefixHMACSecret)))
 	if err != nil {
 		return key{}, err
 	}

@@ -28,7 +28,7 @@ type secretPair struct{ sender, receiver string }
 func newSecretPair(t testing.TB, p Preset) secretPair {
 	t.Helper()
 	private, _ := NewKeyPair()
-	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(private, prefixPrivateKey))
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(private, PrefixPrivateKey))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,7 +92,7 @@ func (v *Verifier) add(secret []byte) error {
 	case err != nil:
 		return err
 	case k.isPrivate():
-		return fmt.Errorf("is the sender's private key%s: give its public key%s", inBrackets(p, prefixPrivateKey), inBrackets(p, prefixPublicKey))
+		return fmt.Errorf("is the sender's private key%s: give its public key%s", inBrackets(p, PrefixPrivateKey), inBrackets(p, PrefixPublicKey))
 	case k.public != nil:
 		v.ed25519s = append(v.ed25519s, k.public)
 	case k.ecdsaPublic != nil:
