@@ -28,8 +28,12 @@ run: build ## Start everything on this machine: database, demo endpoint and dest
 	bin/kapsel dev $(ARGS)
 
 .PHONY: test
-test: ## Run all tests.
+test: test-tools ## Run all tests.
 	go test -timeout 20m ./...
+
+.PHONY: test-tools
+test-tools:
+	tools/test-tools.sh
 
 .PHONY: chaos
 chaos: ## Run a seeded storm of failures: make chaos ARGS="--seed 7 --webhooks 100000" (docs/operations.md).
