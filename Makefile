@@ -1,5 +1,6 @@
 # build, run, test and bench need only Go (and PostgreSQL's server binaries, see README.md). generate and check also build
-# the tools that tools/*.mod pin, which takes a few minutes the first time and a C compiler for sqlc.
+# the tools that tools/*.mod pin, which takes a few minutes the first time and a C compiler for sqlc. What is TypeScript is
+# generated, checked and tested where there is Node.js 20 or later with npm, and left out, with a word about it, where there is not.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -44,14 +45,15 @@ bench: build ## Measure the whole path with a server, a sink and a generator of 
 	bin/kapsel bench $(ARGS)
 
 .PHONY: generate
-generate: ## Generate third_party, gen and store/*.sql.go anew.
+generate: ## Generate third_party, gen, sdk/ts/src/gen and store/*.sql.go anew.
 	go run ./tools/protodeps third_party
 	$(BUF) generate
+	tools/generate-ts.sh
 	$(SQLC) generate
 	@tools/stale-queries.sh
 
 .PHONY: check
-check: check-generated check-go check-proto ## Check format, lint, contract and generated code.
+check: check-generated check-go check-proto check-ts ## Check format, lint, contract and generated code.
 
 .PHONY: check-generated
 check-generated:
@@ -68,6 +70,10 @@ check-proto:
 	$(BUF) lint
 	$(BUF) format --diff --exit-code proto
 	tools/check-breaking.sh
+
+.PHONY: check-ts
+check-ts:
+	tools/check-ts.sh
 
 .PHONY: clean
 clean: ## Remove what was built.

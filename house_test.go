@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"internal/bench":           {},
 	"internal/embedpg":         {},
 	"internal/embedpg/pgtest":  {"internal/embedpg"},
+	"internal/sdktest":         {"internal/chaos", "sdk/go"},
 	"internal/chaos":           {"gen", "internal/bench", "internal/embedpg", "internal/id", "internal/tenant", "sdk/go/verify", "store"},
 	"sdk/go/verify":            {"gen"},
 	"store":                    {"migrations"},

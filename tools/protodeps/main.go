@@ -1,4 +1,4 @@
-// Command protodeps prints the third-party proto files that the contract imports.
+// Command protodeps prints the third-party proto files that the contract imports, or that its errors carry.
 //
 // The files come from the descriptors compiled into the Go modules that the server links, so what
 // the contract is checked against and what the server runs have one version, the one in go.sum, and
@@ -15,6 +15,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"github.com/jhump/protoreflect/v2/protoprint"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
+	_ "google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
@@ -24,6 +25,7 @@ import (
 var copyrights = map[string]string{
 	"buf/validate/validate.proto":     "Copyright 2023-2026 Buf Technologies, Inc.",
 	"google/api/field_behavior.proto": "Copyright 2026 Google LLC",
+	"google/rpc/error_details.proto":  "Copyright 2026 Google LLC",
 }
 
 const notice = `// %s
