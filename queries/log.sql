@@ -83,8 +83,19 @@ where log_id = @log_id and tree_size > @leaf_index order by tree_size limit 1;
 select tree_size, root_hash, signed_at, note from tree_heads
 where log_id = @log_id and tree_size < @before_size order by tree_size desc limit @max_rows::integer;
 
--- name: CosignaturesOf :many
-select line from cosignatures where log_id = @log_id and tree_size = @tree_size order by created_at, key_name;
+-- name: CosignaturesOfHeads :many
+-- Cosignatures of a page of heads. Primary key of cosignatures.
+select tree_size, line from cosignatures where log_id = @log_id and tree_size = any(@tree_sizes::bigint[])
+order by tree_size, created_at, key_name;
+
+-- name: ThinTreeHeads :one
+-- Removes old heads by policy, and returns how many. Called by maintenance. Index tree_heads_signed.
+select kapsel_thin_tree_heads(@log_id::integer, make_interval(secs => @keep_all_seconds::float8),
+  make_interval(secs => @keep_hourly_seconds::float8), @max_heads::integer);
+
+-- name: RequestSeal :exec
+-- Asks whichever node leads to seal what waits.
+select pg_notify('kapsel_seal_requests', cast(@log_id::integer as text));
 
 -- name: LogProgress :one
 -- How many leaves are recorded, and how many of them a published head covers.

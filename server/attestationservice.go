@@ -203,14 +203,19 @@ func noSuchLeaf() *refusal {
 }
 
 func (s *attestationService) describeHead(ctx context.Context, head tlog.Head) (*kapselv1.TreeHead, error) {
-	note, err := s.Reader.SignedNote(ctx, head)
+	notes, err := s.Reader.SignedNotes(ctx, []tlog.Head{head})
 	if err != nil {
 		return nil, err
 	}
+	return s.treeHead(head, notes[0]), nil
+}
+
+// treeHead is a head with its note, cosignatures included.
+func (s *attestationService) treeHead(head tlog.Head, note string) *kapselv1.TreeHead {
 	return &kapselv1.TreeHead{
 		LogId: logIDText(s.Reader.LogID()), TreeSize: head.Size, RootHash: head.Root[:], SignTime: timestamppb.New(head.SignedAt),
 		Note: note, Cosignatures: cosignaturesIn(note, s.Reader.Origin()),
-	}, nil
+	}
 }
 
 func hashes(list []merkle.Hash) [][]byte {

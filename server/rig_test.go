@@ -93,7 +93,7 @@ func newRig(t *testing.T) *rig {
 	committer := ingest.NewCommitter(db, nodeID, delivery.DefaultLease, 5*time.Second, dispatcher, log)
 	r.deps = Deps{
 		DB: db, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer), Keyring: keys,
-		Reader: reader, Heads: heads, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder),
+		Reader: reader, Heads: heads, Seal: sealer.SealAll, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder),
 		PublicURL: "https://kapsel.example.com/", AllowedDestinations: allowed,
 		Logger: log, Version: "test", Ready: func() error { return nil },
 	}

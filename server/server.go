@@ -7,6 +7,7 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -30,12 +31,14 @@ import (
 
 // Deps is what the edge stands on. All fields are required, but for AllowedDestinations.
 type Deps struct {
-	DB            *store.DB
-	Routes        *route.Table
-	Ingest        *ingest.Ingest
-	Keyring       *secret.Keyring
-	Reader        *tlog.Reader
-	Heads         *tlog.Heads
+	DB      *store.DB
+	Routes  *route.Table
+	Ingest  *ingest.Ingest
+	Keyring *secret.Keyring
+	Reader  *tlog.Reader
+	Heads   *tlog.Heads
+	// Seal has a head published over all leaves that are recorded now, by whichever node leads.
+	Seal          func(context.Context) (tlog.Head, error)
 	Authenticator *tenant.Authenticator
 	Tester        *delivery.Tester
 	// PublicURL is how clients reach this service, without a trailing slash.

@@ -32,23 +32,30 @@ func (q *Queries) AcquireSealerLease(ctx context.Context, db DBTX, nodeID uuid.U
 	return i, err
 }
 
-const cosignaturesOf = `-- name: CosignaturesOf :many
-select line from cosignatures where log_id = $1 and tree_size = $2 order by created_at, key_name
+const cosignaturesOfHeads = `-- name: CosignaturesOfHeads :many
+select tree_size, line from cosignatures where log_id = $1 and tree_size = any($2::bigint[])
+order by tree_size, created_at, key_name
 `
 
-func (q *Queries) CosignaturesOf(ctx context.Context, db DBTX, logID int32, treeSize int64) ([]string, error) {
-	rows, err := db.Query(ctx, cosignaturesOf, logID, treeSize)
+type CosignaturesOfHeadsRow struct {
+	TreeSize int64
+	Line     string
+}
+
+// Cosignatures of a page of heads. Primary key of cosignatures.
+func (q *Queries) CosignaturesOfHeads(ctx context.Context, db DBTX, logID int32, treeSizes []int64) ([]CosignaturesOfHeadsRow, error) {
+	rows, err := db.Query(ctx, cosignaturesOfHeads, logID, treeSizes)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []string
+	var items []CosignaturesOfHeadsRow
 	for rows.Next() {
-		var line string
-		if err := rows.Scan(&line); err != nil {
+		var i CosignaturesOfHeadsRow
+		if err := rows.Scan(&i.TreeSize, &i.Line); err != nil {
 			return nil, err
 		}
-		items = append(items, line)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -387,6 +394,41 @@ where log_id = $1 and lease_owner = $2::uuid
 func (q *Queries) ReleaseSealerLease(ctx context.Context, db DBTX, logID int32, nodeID uuid.UUID) error {
 	_, err := db.Exec(ctx, releaseSealerLease, logID, nodeID)
 	return err
+}
+
+const requestSeal = `-- name: RequestSeal :exec
+select pg_notify('kapsel_seal_requests', cast($1::integer as text))
+`
+
+// Asks whichever node leads to seal what waits.
+func (q *Queries) RequestSeal(ctx context.Context, db DBTX, logID int32) error {
+	_, err := db.Exec(ctx, requestSeal, logID)
+	return err
+}
+
+const thinTreeHeads = `-- name: ThinTreeHeads :one
+select kapsel_thin_tree_heads($1::integer, make_interval(secs => $2::float8),
+  make_interval(secs => $3::float8), $4::integer)
+`
+
+type ThinTreeHeadsParams struct {
+	LogID             int32
+	KeepAllSeconds    float64
+	KeepHourlySeconds float64
+	MaxHeads          int32
+}
+
+// Removes old heads by policy, and returns how many. Called by maintenance. Index tree_heads_signed.
+func (q *Queries) ThinTreeHeads(ctx context.Context, db DBTX, arg ThinTreeHeadsParams) (int32, error) {
+	row := db.QueryRow(ctx, thinTreeHeads,
+		arg.LogID,
+		arg.KeepAllSeconds,
+		arg.KeepHourlySeconds,
+		arg.MaxHeads,
+	)
+	var kapsel_thin_tree_heads int32
+	err := row.Scan(&kapsel_thin_tree_heads)
+	return kapsel_thin_tree_heads, err
 }
 
 const treeHeadAt = `-- name: TreeHeadAt :one

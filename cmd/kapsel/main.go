@@ -73,7 +73,7 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w: see kapsel %s --help", err, cmd.Name()))
 	})
-	root.AddCommand(newDev(), newServe(), newMigrate(), newFsck(), newKeys(), newSend(), newDeadLetters(), newReplay(), newProof(), newVerify(), newBench(), newVersion())
+	root.AddCommand(newDev(), newServe(), newMigrate(), newFsck(), newKeys(), newSend(), newDeadLetters(), newReplay(), newSeal(), newProof(), newVerify(), newBench(), newVersion())
 	for _, cmd := range root.Commands() {
 		if check := cmd.Args; check != nil {
 			cmd.Args = func(cmd *cobra.Command, args []string) error {

@@ -41,6 +41,9 @@ type Config struct {
 	// Defaults 100 and 10 s.
 	SealLeaves int64
 	SealAge    time.Duration
+	// KeepHeads is for how long every tree head is kept; after that one of each hour, after 30 days one of each day.
+	// Default 48 h, at least 1 h.
+	KeepHeads time.Duration
 	// PreStopDelay is how long a node that stops says "not ready" and takes webhooks all the same, until its balancer has
 	// seen that. Default 0.
 	PreStopDelay time.Duration
@@ -60,6 +63,7 @@ const (
 	defaultHold         = 5 * time.Second
 	defaultDrainTimeout = 20 * time.Second
 	defaultGrace        = time.Minute
+	defaultKeepHeads    = 48 * time.Hour
 
 	// logID is the one log that a service has.
 	logID = 1
@@ -82,6 +86,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Grace == 0 {
 		c.Grace = defaultGrace
+	}
+	if c.KeepHeads == 0 {
+		c.KeepHeads = defaultKeepHeads
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -121,6 +128,9 @@ func (c Config) Validate() error {
 	}
 	if c.BreakerPause < 10*time.Millisecond || c.BreakerPause > time.Hour {
 		errs = append(errs, fmt.Errorf("breaker pause %v is outside 10ms to 1h", c.BreakerPause))
+	}
+	if c.KeepHeads < time.Hour {
+		errs = append(errs, fmt.Errorf("keep heads %v is below 1h", c.KeepHeads))
 	}
 	if c.SealLeaves < 0 || c.SealAge < 0 || c.DrainTimeout < 0 || c.Grace < 0 || c.PreStopDelay < 0 {
 		errs = append(errs, errors.New("seal leaves, seal age, pre-stop delay, drain timeout and grace must not be negative"))

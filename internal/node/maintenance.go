@@ -14,13 +14,17 @@ const (
 	maintenanceInterval = time.Minute
 	partitionDaysAhead  = 7
 	// Expired keys go in steps that hold no lock for long.
-	maxExpiredKeys = 10_000
+	maxExpiredKeys  = 10_000
+	maxThinnedHeads = 10_000
+	// keepHourlyHeads is for how long one tree head of each hour is kept; later ones are thinned to one of each day.
+	keepHourlyHeads = 30 * 24 * time.Hour
 )
 
-// maintenance makes partitions ahead of need and removes expired deduplication keys.
+// maintenance makes partitions ahead of need, removes expired deduplication keys, and thins out old tree heads.
 type maintenance struct {
-	db  *store.DB
-	log *slog.Logger
+	db        *store.DB
+	keepHeads time.Duration
+	log       *slog.Logger
 }
 
 // Run tidies up at once, and then once a minute until ctx ends.
@@ -48,12 +52,38 @@ func (m *maintenance) tidy(ctx context.Context) error {
 	if made > 0 {
 		m.log.Info("made partitions", "partitions", made)
 	}
+	if err := m.removeKeys(ctx); err != nil {
+		return err
+	}
+	return m.thinHeads(ctx)
+}
+
+func (m *maintenance) removeKeys(ctx context.Context) error {
 	for {
 		removed, err := m.db.DeleteExpiredDedupKeys(ctx, m.db.Engine(), maxExpiredKeys)
 		if err != nil {
 			return fmt.Errorf("remove expired deduplication keys: %w", err)
 		}
 		if removed < maxExpiredKeys {
+			return nil
+		}
+	}
+}
+
+// thinHeads removes heads that the policy does not keep. Nothing needs them: a proof package carries its own, and proofs
+// between any two sizes come from tiles.
+func (m *maintenance) thinHeads(ctx context.Context) error {
+	for {
+		removed, err := m.db.ThinTreeHeads(ctx, m.db.Engine(), store.ThinTreeHeadsParams{
+			LogID: logID, KeepAllSeconds: m.keepHeads.Seconds(), KeepHourlySeconds: keepHourlyHeads.Seconds(), MaxHeads: maxThinnedHeads,
+		})
+		if err != nil {
+			return fmt.Errorf("thin tree heads: %w", err)
+		}
+		if removed > 0 {
+			m.log.Debug("thinned tree heads", "removed", removed)
+		}
+		if removed < maxThinnedHeads {
 			return nil
 		}
 	}

@@ -141,10 +141,11 @@ func (n *Node) build(ctx context.Context) error {
 			n.routes.Poke()
 		},
 		tlog.NotifyChannel: follower.Poke,
+		tlog.SealChannel:   n.sealer.Requested,
 	})
 	n.http = server.NewHTTPServer(server.New(server.Deps{
 		DB: n.db, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
-		Reader: reader, Heads: n.heads, Authenticator: tenant.NewAuthenticator(n.db),
+		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: tenant.NewAuthenticator(n.db),
 		Tester:    delivery.NewTester(n.db, n.id, n.sender, n.recorder),
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		Logger: log.With("component", "server"), Version: n.config.Version, Ready: n.ready,
@@ -152,7 +153,7 @@ func (n *Node) build(ctx context.Context) error {
 
 	n.supervisor = newSupervisor(log)
 	n.add("membership", n.members.Run)
-	n.add("maintenance", (&maintenance{db: n.db, log: log.With("component", "maintenance")}).Run)
+	n.add("maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
 	n.add("notices", notices.Run)
 	n.add("routes", n.routes.Run)
 	n.add("heads", follower.Run)

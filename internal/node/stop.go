@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
 const (
-	// sealPoll is how often a node that stops looks whether the leader has sealed its leaves.
-	sealPoll = 200 * time.Millisecond
 	// lastShare of the grace is kept for the steps after the drain: results that are here must be recorded, whatever hangs.
 	lastShare = 4
 	// closeTimeout bounds the end of what has no context: connections that are still in use.
@@ -60,26 +56,10 @@ func (n *Node) Stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// seal has a head signed over all leaves that are recorded by now: by this node, or by the one that leads. If that one is
-// dead, its lease runs out within seconds, and this node seals.
+// seal has a head signed over all leaves that are recorded by now, by this node or by the one that leads.
 func (n *Node) seal(ctx context.Context) error {
-	progress, err := n.db.LogProgress(ctx, n.db.Engine(), logID)
-	if err != nil {
-		return err
-	}
-	for end := progress.NextIndex; ; {
-		if err := n.sealer.Flush(ctx); !errors.Is(err, tlog.ErrNotLeader) {
-			return err
-		}
-		if progress, err = n.db.LogProgress(ctx, n.db.Engine(), logID); err != nil || progress.TreeSize >= end {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the node that leads: %w", ctx.Err())
-		case <-time.After(sealPoll):
-		}
-	}
+	_, err := n.sealer.SealAll(ctx)
+	return err
 }
 
 // remove ends one component and waits for it. The context must have a deadline.

@@ -69,6 +69,21 @@ func (r *Reader) HeadCovering(ctx context.Context, leafIndex int64) (Head, error
 	return r.seen(newHead(row.TreeSize, row.RootHash, row.SignedAt, row.Note))
 }
 
+// List returns published heads smaller than before, the largest first. Old ones are thinned out.
+func (r *Reader) List(ctx context.Context, before int64, count int) ([]Head, error) {
+	rows, err := r.tiles.queries.ListTreeHeads(ctx, r.tiles.db, r.tiles.logID, before, int32(count))
+	if err != nil {
+		return nil, fmt.Errorf("list tree heads: %w", err)
+	}
+	heads := make([]Head, len(rows))
+	for i, row := range rows {
+		if heads[i], err = r.seen(newHead(row.TreeSize, row.RootHash, row.SignedAt, row.Note)); err != nil {
+			return nil, err
+		}
+	}
+	return heads, nil
+}
+
 func headError(doing string, err error) error {
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = ErrNotFound
@@ -205,15 +220,30 @@ func (r *Reader) VerifierKeys(ctx context.Context) ([]string, error) {
 
 // SignedNote returns a head's note with the witnesses' lines that have come in so far.
 func (r *Reader) SignedNote(ctx context.Context, head Head) (string, error) {
-	lines, err := r.tiles.queries.CosignaturesOf(ctx, r.tiles.db, r.tiles.logID, head.Size)
+	notes, err := r.SignedNotes(ctx, []Head{head})
 	if err != nil {
-		return "", fmt.Errorf("read cosignatures of tree size %d: %w", head.Size, err)
+		return "", err
 	}
-	var note strings.Builder
-	note.WriteString(head.Note)
-	for _, line := range lines {
-		note.WriteString(strings.TrimSuffix(line, "\n"))
-		note.WriteByte('\n')
+	return notes[0], nil
+}
+
+// SignedNotes does the same for several heads in one query.
+func (r *Reader) SignedNotes(ctx context.Context, heads []Head) ([]string, error) {
+	sizes := make([]int64, len(heads))
+	for i, head := range heads {
+		sizes[i] = head.Size
 	}
-	return note.String(), nil
+	rows, err := r.tiles.queries.CosignaturesOfHeads(ctx, r.tiles.db, r.tiles.logID, sizes)
+	if err != nil {
+		return nil, fmt.Errorf("read cosignatures of %d tree heads: %w", len(heads), err)
+	}
+	lines := make(map[int64]string)
+	for _, row := range rows {
+		lines[row.TreeSize] += strings.TrimSuffix(row.Line, "\n") + "\n"
+	}
+	notes := make([]string, len(heads))
+	for i, head := range heads {
+		notes[i] = head.Note + lines[head.Size]
+	}
+	return notes, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -61,6 +62,8 @@ type Sealer struct {
 	queries *store.Queries
 	tiles   tileTable
 	wake    chan struct{}
+	// requested: somebody asked for a seal of whatever waits.
+	requested atomic.Bool
 
 	mu        sync.Mutex            // one look or flush at a time; guards all below
 	tree      *merkle.Tree          // of the published head, verified; nil unless this node leads
@@ -183,9 +186,13 @@ func (s *Sealer) look(ctx context.Context) (time.Duration, error) {
 	if err != nil || !leads {
 		return lookInterval, err
 	}
+	requested := s.requested.Swap(false)
 	waiting, err := s.waiting(ctx)
 	if err != nil || waiting.leaves == 0 {
 		return lookInterval, err
+	}
+	if requested {
+		return 0, s.sealUntil(ctx, waiting)
 	}
 	if waiting.leaves < s.MaxLeaves && waiting.age < s.MaxAge {
 		return min(lookInterval, s.MaxAge-waiting.age), nil
