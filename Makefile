@@ -31,6 +31,7 @@ run: build ## Start everything on this machine: database, demo endpoint and dest
 .PHONY: test
 test: test-tools ## Run all tests.
 	go test -timeout 20m ./...
+	tools/test-tagged.sh
 
 .PHONY: test-tools
 test-tools:

@@ -1,6 +1,7 @@
 package tlog
 
 import (
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -8,16 +9,21 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"strings"
 
+	"github.com/kapsel-dev/kapsel/internal/signer"
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 )
 
 const pemType = "PRIVATE KEY" // PKCS #8
 
 // Key is the log's signing key. The private half may be in a file or in a module that signs (crypto.Signer).
+//
+// It stands behind a function, because package fmt reaches unexported fields by reflection.
 type Key struct {
-	signer crypto.Signer
+	signer func() crypto.Signer
 	public ed25519.PublicKey
 }
 
@@ -27,7 +33,20 @@ func NewKey(signer crypto.Signer) (*Key, error) {
 	if !ok {
 		return nil, fmt.Errorf("the log's key is a %T: want Ed25519", signer.Public())
 	}
-	return &Key{signer: signer, public: public}, nil
+	return &Key{signer: func() crypto.Signer { return signer }, public: public}, nil
+}
+
+// OpenKey opens the key that a URL names: a file's path, with file: before it or not, which must exist, or a key in a
+// module or a cloud (package signer).
+func OpenKey(ctx context.Context, url string) (*Key, error) {
+	if !signer.Is(url) {
+		return readKeyFile(strings.TrimPrefix(url, "file:"))
+	}
+	opened, err := signer.Open(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	return NewKey(opened)
 }
 
 // OpenKeyFile reads the key in a file (PEM, PKCS #8), and makes a new one if the file does not exist. It refuses a file
@@ -63,7 +82,7 @@ func readKeyFile(path string) (*Key, error) {
 	}
 	private, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("read log key %s: %w", path, err)
+		return nil, fmt.Errorf("read log key: %s holds no PKCS #8 key", path) // the parser's error could quote what it read
 	}
 	signer, ok := private.(ed25519.PrivateKey)
 	if !ok {
@@ -83,5 +102,5 @@ func (k *Key) VerifierKey(origin string) (string, error) {
 // String keeps the private half out of logs.
 func (k *Key) String() string { return fmt.Sprintf("Ed25519 key %x", []byte(k.public)) }
 
-// GoString does the same for %#v.
-func (k *Key) GoString() string { return k.String() }
+// Format does the same for every verb of package fmt.
+func (k *Key) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) }

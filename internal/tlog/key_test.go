@@ -84,7 +84,7 @@ func TestKeyPrintsNoSecretAndIsEd25519(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{fmt.Sprint(key), fmt.Sprintf("%+v", key), fmt.Sprintf("%#v", key)} {
+	for _, text := range []string{fmt.Sprint(key), fmt.Sprintf("%+v", key), fmt.Sprintf("%#v", key), fmt.Sprintf("%x", key)} {
 		if text != fmt.Sprintf("Ed25519 key %x", []byte(key.Public())) {
 			t.Errorf("printed as %s", text)
 		}

@@ -187,7 +187,7 @@ func (s *Sealer) publish(ctx context.Context, c checkpoint.Checkpoint) (Head, er
 		return Head{}, err
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	note, err := checkpoint.Sign(c, s.Key.signer, now)
+	note, err := checkpoint.Sign(c, s.Key.signer(), now)
 	if err != nil {
 		return Head{}, err
 	}
