@@ -1,17 +1,5 @@
 -- Configuration as the API reads and writes it, in the name of a tenant (row-level security).
 
--- name: CreateTenant :exec
-insert into tenants (tenant_id, display_name) values (@tenant_id, @display_name);
-
--- name: CreateAPIKey :exec
-insert into api_keys (tenant_id, key_id, display_name, hint, secret_hash, scopes, expires_at)
-values (@tenant_id, @key_id, @display_name, @hint, @secret_hash, @scopes, @expires_at);
-
--- name: FindAPIKey :one
--- Authentication, by the engine: the tenant is not known yet. Index api_keys_secret_hash.
-select k.tenant_id, k.key_id, k.scopes, k.expires_at, k.revoked_at, t.state as tenant_state
-from api_keys k join tenants t using (tenant_id) where k.secret_hash = @secret_hash;
-
 -- name: CreateEndpoint :one
 insert into endpoints (tenant_id, endpoint_id, display_name, state, verification, payload_format, json_schema,
   max_body_bytes, deduplication, event_type_source)

@@ -31,7 +31,7 @@ func (s *attestationService) GetLog(ctx context.Context, request *kapselv1.GetLo
 	if err := s.checkLog(request.LogId); err != nil {
 		return nil, err
 	}
-	rows, err := s.DB.ListLogKeys(ctx, s.DB.Engine(), s.Reader.LogID())
+	rows, err := s.DB.ListLogKeys(ctx, s.DB.Public(), s.Reader.LogID())
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +182,7 @@ func (s *attestationService) headOver(ctx context.Context, leafIndex int64, size
 	if err != nil || leafIndex < head.Size {
 		return head, err
 	}
-	log, err := s.DB.GetLog(ctx, s.DB.Engine(), s.Reader.LogID())
+	log, err := s.DB.GetLog(ctx, s.DB.Public(), s.Reader.LogID())
 	if err != nil {
 		return tlog.Head{}, err
 	}

@@ -29,7 +29,7 @@ func (s *deliveryService) ListDeadLetters(ctx context.Context, request *kapselv1
 	}
 	response := new(kapselv1.ListDeadLettersResponse)
 	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
-		rows, last, next, more, err := ledger.SelectDeadLetters(tenantID, request.Filter).Page(ctx, s.DB, tx, before, int(page.size))
+		rows, last, next, more, err := ledger.SelectDeadLetters(tenantID, request.Filter).Page(ctx, s.DB.Queries, tx, before, int(page.size))
 		if err != nil {
 			return err
 		}

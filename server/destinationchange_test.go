@@ -235,7 +235,7 @@ func TestResumeEndsADisabledState(t *testing.T) {
 	e, _ := r.endpoint(a, &kapselv1.Endpoint{})
 	d := r.destination(a, &kapselv1.Destination{EndpointId: e.Id, Url: "https://example.com/"})
 	ctx := t.Context()
-	if _, err := r.deps.DB.Engine().Exec(ctx, "update destinations set state = 'disabled', disable_reason = 1, state_detail = 'it answered 410'"); err != nil {
+	if _, err := r.db.Engine().Exec(ctx, "update destinations set state = 'disabled', disable_reason = 1, state_detail = 'it answered 410'"); err != nil {
 		t.Fatal(err)
 	}
 	// It is held back already, and the server's reason stays.

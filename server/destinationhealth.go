@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,9 +20,6 @@ const (
 	healthMinutes = 4
 	// What a node wrote of its attempts under way holds for so long: it writes more often while there are any.
 	inFlightFresh = 30 * time.Second
-	// What is read of the queue to estimate a backlog (8 MiB), and to find what is overdue.
-	maxSamplePages = 1024
-	maxFrontRows   = 10_000
 )
 
 func (s *destinationService) GetDestinationHealth(ctx context.Context, request *kapselv1.GetDestinationHealthRequest) (*kapselv1.GetDestinationHealthResponse, error) {
@@ -49,8 +45,13 @@ func (s *destinationService) GetDestinationHealth(ctx context.Context, request *
 	if err != nil {
 		return nil, err
 	}
-	if err := s.estimateBacklog(ctx, destinationID, health); err != nil {
+	waiting, oldest, err := s.Backlog.Estimate(ctx, destinationID)
+	if err != nil {
 		return nil, err
+	}
+	health.BacklogEstimate = waiting
+	if !oldest.IsZero() {
+		health.OldestDueTime = timestamppb.New(oldest)
 	}
 	return &kapselv1.GetDestinationHealthResponse{Health: health}, nil
 }
@@ -107,29 +108,6 @@ func (s *destinationService) readTraffic(ctx context.Context, tx pgx.Tx, tenantI
 	}
 	if len(rows) > 0 {
 		health.DurationP50, health.DurationP99 = durationpb.New(durations.Below(0.5)), durationpb.New(durations.Below(0.99))
-	}
-	return nil
-}
-
-// estimateBacklog counts in a sample of the queue's pages, and looks at the front of the queue for what is overdue. It does
-// so as the engine: row-level security would have the limits count rows of this tenant only, and read without bound.
-func (s *destinationService) estimateBacklog(ctx context.Context, destinationID uuid.UUID, health *kapselv1.DestinationHealth) error {
-	pages, err := s.DB.QueuePages(ctx, s.DB.Engine())
-	if err != nil {
-		return err
-	}
-	share := min(1, maxSamplePages/float64(max(1, pages)))
-	counted, err := s.DB.SampleQueue(ctx, s.DB.Engine(), float32(100*share), destinationID)
-	if err != nil {
-		return err
-	}
-	health.BacklogEstimate = int64(math.Round(float64(counted) / share))
-	front, err := s.DB.QueueFront(ctx, s.DB.Engine(), maxFrontRows, destinationID)
-	if err != nil {
-		return err
-	}
-	if front.Overdue > 0 {
-		health.OldestDueTime = timestamppb.New(front.OldestDueAt)
 	}
 	return nil
 }

@@ -23,13 +23,13 @@ import (
 // deliverer runs a whole node's delivery beside the server until the test ends: the server's own has no claims and no holder.
 func (r *rig) deliverer(breakerPause time.Duration) {
 	log, nodeID := slog.New(slog.DiscardHandler), id.New()
-	recorder := ledger.NewRecorder(r.deps.DB, nodeID, testLogID, log, nil)
+	recorder := ledger.NewRecorder(r.db, nodeID, testLogID, log, nil)
 	sender := delivery.NewSender(r.deps.AllowedDestinations, "test")
-	leases := delivery.NewLeases(r.deps.DB, nodeID, log)
+	leases := delivery.NewLeases(r.db, nodeID, log)
 	dispatcher := delivery.NewDispatcher(nodeID, sender, recorder, leases, log)
 	dispatcher.SetBreakerPause(breakerPause)
-	claimer := delivery.NewClaimer(r.deps.DB, nodeID, delivery.DefaultLease, r.deps.Routes, dispatcher, leases, log)
-	holder := delivery.NewHolder(r.deps.DB, r.deps.Routes, dispatcher, claimer, log)
+	claimer := delivery.NewClaimer(r.db, nodeID, delivery.DefaultLease, r.deps.Routes, dispatcher, leases, log)
+	holder := delivery.NewHolder(r.db, r.deps.Routes, dispatcher, claimer, log)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, run := range []func(context.Context) error{recorder.Run, claimer.Run, holder.Run} {

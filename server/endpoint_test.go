@@ -261,7 +261,7 @@ func TestTenantsDoNotSeeEachOther(t *testing.T) {
 func TestQuotaOfEndpoints(t *testing.T) {
 	r := newRig(t)
 	a := r.tenant()
-	if _, err := r.deps.DB.Engine().Exec(t.Context(), "update tenants set max_endpoints = 1, max_destinations = 1 where tenant_id = $1", a.id); err != nil {
+	if _, err := r.db.Engine().Exec(t.Context(), "update tenants set max_endpoints = 1, max_destinations = 1 where tenant_id = $1", a.id); err != nil {
 		t.Fatal(err)
 	}
 	e, _ := r.endpoint(a, &kapselv1.Endpoint{})

@@ -188,7 +188,7 @@ func TestVerificationNeverOpensByAnUpdate(t *testing.T) {
 		t.Errorf("after the change to none: %v", after)
 	}
 	var left int
-	if err := r.deps.DB.Engine().QueryRow(ctx, "select count(*) from endpoint_secrets").Scan(&left); err != nil || left != 0 {
+	if err := r.db.Engine().QueryRow(ctx, "select count(*) from endpoint_secrets").Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d secrets are left, %v", left, err)
 	}
 }

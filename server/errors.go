@@ -89,7 +89,7 @@ func code(reason kapselv1.ErrorReason) connect.Code {
 	switch {
 	case strings.HasSuffix(reason.String(), "_NOT_FOUND"):
 		return connect.CodeNotFound
-	case reason >= kapselv1.ErrorReason_ERROR_REASON_ENDPOINT_DISABLED && reason <= kapselv1.ErrorReason_ERROR_REASON_REPORT_TOO_LATE:
+	case reason >= kapselv1.ErrorReason_ERROR_REASON_ENDPOINT_DISABLED && reason < kapselv1.ErrorReason_ERROR_REASON_ADDRESS_BLOCKED:
 		return connect.CodeFailedPrecondition
 	}
 	return connect.CodeInternal

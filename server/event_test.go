@@ -29,7 +29,7 @@ func (r *rig) send(a account, e *kapselv1.Endpoint, payload string, headers ...*
 
 func (r *rig) exec(sql string, arguments ...any) {
 	r.t.Helper()
-	if _, err := r.deps.DB.Engine().Exec(r.t.Context(), sql, arguments...); err != nil {
+	if _, err := r.db.Engine().Exec(r.t.Context(), sql, arguments...); err != nil {
 		r.t.Fatalf("%s: %v", sql, err)
 	}
 }

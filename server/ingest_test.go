@@ -263,11 +263,10 @@ func TestEndpointMadeOnAnotherNodeIsFoundAtOnce(t *testing.T) {
 	r := newRig(t)
 	a := r.tenant()
 	r.endpoint(a, &kapselv1.Endpoint{})
-	other := &api{Deps: r.deps}
 	settings := must(readEndpoint(&kapselv1.Endpoint{}))(t)
 	row := must(settings.row())(t)
 	row.TenantID, row.EndpointID = a.id, id.New()
-	must(other.DB.CreateEndpoint(t.Context(), other.DB.Engine(), row))(t) // this node's routes are not told
+	must(r.db.CreateEndpoint(t.Context(), r.db.Engine(), row))(t) // this node's routes are not told
 
 	got := r.post(r.url+ingestPath+id.Endpoint.Text(row.EndpointID), nil, strings.NewReader("x"))
 	if got.status != http.StatusAccepted {

@@ -141,7 +141,7 @@ func TestReplayOfDeadLetters(t *testing.T) {
 	wantReason(t, err, connect.CodeFailedPrecondition, "REPLAY_ENDED")
 
 	replay := must(a.deliveries.ReplayDeadLetters(t.Context(), &kapselv1.ReplayDeadLettersRequest{Filter: everything}))(t).Replay
-	go ledger.NewReplayer(r.deps.DB, r.deps.Logger).Run(t.Context())
+	go ledger.NewReplayer(r.db, r.deps.Logger).Run(t.Context())
 	r.eventually(func() bool {
 		replay = must(a.deliveries.GetReplay(t.Context(), &kapselv1.GetReplayRequest{ReplayId: replay.Id}))(t).Replay
 		return replay.State == kapselv1.ReplayState_REPLAY_STATE_COMPLETED
@@ -195,7 +195,7 @@ func TestCancelledInFlightDeliveryKeepsItsAttempt(t *testing.T) {
 
 	// The lease ends; whoever looks finds the attempt, and records no other.
 	r.exec("update cancelled_leases set lease_ends_at = now()")
-	leases := ledger.NewCancelledLeases(r.deps.DB, id.New(), testLogID, r.deps.Logger, func(n int) { t.Errorf("%d leaves made, want none", n) })
+	leases := ledger.NewCancelledLeases(r.db, id.New(), testLogID, r.deps.Logger, func(n int) { t.Errorf("%d leaves made, want none", n) })
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -204,7 +204,7 @@ func TestCancelledInFlightDeliveryKeepsItsAttempt(t *testing.T) {
 	}()
 	r.eventually(func() bool {
 		var left int
-		if err := r.deps.DB.Engine().QueryRow(t.Context(), "select count(*) from cancelled_leases").Scan(&left); err != nil {
+		if err := r.db.Engine().QueryRow(t.Context(), "select count(*) from cancelled_leases").Scan(&left); err != nil {
 			t.Fatal(err)
 		}
 		return left == 0
@@ -228,7 +228,7 @@ func TestReplayWhoseFilterCannotBeReadIsStillShown(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		ledger.NewReplayer(r.deps.DB, r.deps.Logger).Run(ctx)
+		ledger.NewReplayer(r.db, r.deps.Logger).Run(ctx)
 	}()
 	r.eventually(func() bool {
 		replay = must(a.deliveries.GetReplay(t.Context(), &kapselv1.GetReplayRequest{ReplayId: replay.Id}))(t).Replay

@@ -26,7 +26,7 @@ func (s *deliveryService) ReplayDeadLetters(ctx context.Context, request *kapsel
 	}
 	response := new(kapselv1.ReplayDeadLettersResponse)
 	err := s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
-		replay, err := ledger.StartReplay(ctx, s.DB, tx, s.Reader.LogID(), tenantID, request.Filter, rate, request.DryRun)
+		replay, err := ledger.StartReplay(ctx, s.DB.Queries, tx, s.Reader.LogID(), tenantID, request.Filter, rate, request.DryRun)
 		if err != nil {
 			return err
 		}

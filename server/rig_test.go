@@ -53,6 +53,7 @@ func migrate(ctx context.Context, url string) error {
 type rig struct {
 	t      *testing.T
 	deps   Deps
+	db     *store.DB
 	url    string
 	logged *lockedBuffer
 	key    *tlog.Key
@@ -91,9 +92,10 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(sender.Close)
 	dispatcher := delivery.NewDispatcher(nodeID, sender, recorder, delivery.NewLeases(db, nodeID, log), log)
 	committer := ingest.NewCommitter(db, nodeID, delivery.DefaultLease, 5*time.Second, dispatcher, log)
+	r.db = db
 	r.deps = Deps{
-		DB: db, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer), Keyring: keys,
-		Reader: reader, Heads: heads, Seal: sealer.SealAll, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder),
+		DB: db.Requests, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer), Keyring: keys,
+		Reader: reader, Heads: heads, Seal: sealer.SealAll, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder), Backlog: delivery.NewBacklog(db),
 		PublicURL: "https://kapsel.example.com/", AllowedDestinations: allowed,
 		Logger: log, Version: "test", Ready: func() error { return nil },
 	}
@@ -144,7 +146,7 @@ type account struct {
 func (r *rig) tenant(scopes ...string) account {
 	r.t.Helper()
 	tenantID := id.New()
-	if err := r.deps.DB.CreateTenant(r.t.Context(), r.deps.DB.Engine(), tenantID, "test"); err != nil {
+	if err := r.deps.DB.CreateTenant(r.t.Context(), r.db.Engine(), tenantID, "test"); err != nil {
 		r.t.Fatal(err)
 	}
 	return r.account(tenantID, r.apiKey(tenantID, scopes...))
@@ -156,7 +158,7 @@ func (r *rig) apiKey(tenantID uuid.UUID, scopes ...string) string {
 		scopes = []string{"admin"}
 	}
 	key := tenant.NewKey()
-	err := r.deps.DB.CreateAPIKey(r.t.Context(), r.deps.DB.Engine(), store.CreateAPIKeyParams{
+	err := r.deps.DB.CreateAPIKey(r.t.Context(), r.db.Engine(), store.CreateAPIKeyParams{
 		TenantID: tenantID, KeyID: id.New(), Hint: key.Hint(), SecretHash: key.Hash(), Scopes: scopes,
 	})
 	if err != nil {

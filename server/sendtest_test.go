@@ -84,7 +84,7 @@ func TestDestinationThatCannotBeSignedForIsShownAsDisabled(t *testing.T) {
 	a := r.tenant()
 	e, _ := r.endpoint(a, &kapselv1.Endpoint{})
 	d := r.destination(a, &kapselv1.Destination{EndpointId: e.Id, Url: r.sink(200)})
-	if _, err := r.deps.DB.Engine().Exec(t.Context(), `update destination_secrets set ciphertext = '\x00'`); err != nil {
+	if _, err := r.db.Engine().Exec(t.Context(), `update destination_secrets set ciphertext = '\x00'`); err != nil {
 		t.Fatal(err)
 	}
 	attempt := must(a.destinations.SendTest(t.Context(), &kapselv1.SendTestRequest{DestinationId: d.Id}))(t).Attempt

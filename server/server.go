@@ -3,7 +3,8 @@
 //
 // Who calls and what they may do is settled by interceptors, before a request's body is read; what can be wrong with a
 // message by its own rules is settled before a handler sees it; errors become Connect codes in errors.go and problem+json
-// in problem.go, and nowhere else. A tenant's data is only ever read through store.DB.AsTenant.
+// in problem.go, and nowhere else. A tenant's data is only ever read through store.Requests.AsTenant: the engine's role is
+// out of reach here, but for what Deps lends for one purpose each.
 package server
 
 import (
@@ -31,7 +32,7 @@ import (
 
 // Deps is what the edge stands on. All fields are required, but for AllowedDestinations.
 type Deps struct {
-	DB      *store.DB
+	DB      *store.Requests
 	Routes  *route.Table
 	Ingest  *ingest.Ingest
 	Keyring *secret.Keyring
@@ -41,6 +42,7 @@ type Deps struct {
 	Seal          func(context.Context) (tlog.Head, error)
 	Authenticator *tenant.Authenticator
 	Tester        *delivery.Tester
+	Backlog       delivery.Backlog
 	// PublicURL is how clients reach this service, without a trailing slash.
 	PublicURL string
 	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.
@@ -84,7 +86,7 @@ func New(deps Deps) http.Handler {
 	kapselv1connect.RegisterEventServiceHandler(rpc, &eventService{api: a})
 	kapselv1connect.RegisterDeliveryServiceHandler(rpc, &deliveryService{api: a})
 	kapselv1connect.RegisterAttestationServiceHandler(rpc, &attestationService{api: a})
-	kapselv1connect.RegisterTenantServiceHandler(rpc, kapselv1connect.UnimplementedTenantServiceHandler{})
+	kapselv1connect.RegisterTenantServiceHandler(rpc, &tenantService{api: a})
 	kapselv1connect.RegisterListenServiceHandler(rpc, kapselv1connect.UnimplementedListenServiceHandler{})
 	grpcreflect.Register(rpc)
 	a.services = make(map[string]bool)

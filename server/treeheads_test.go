@@ -56,9 +56,9 @@ func TestOnlyOperatorsSealTheLog(t *testing.T) {
 	_, err = r.account(id.New(), "").attestation.SealLog(t.Context(), &kapselv1.SealLogRequest{})
 	wantReason(t, err, connect.CodeUnauthenticated, "API_KEY_MISSING")
 
-	operator := r.account(a.id, r.apiKey(a.id, "operator")).attestation
+	operator := r.operator().attestation
 	got := must(operator.SealLog(t.Context(), &kapselv1.SealLogRequest{}))(t).TreeHead
-	log := must(r.deps.DB.LogProgress(t.Context(), r.deps.DB.Engine(), testLogID))(t)
+	log := must(r.deps.DB.LogProgress(t.Context(), r.db.Engine(), testLogID))(t)
 	if got.TreeSize < log.NextIndex || got.Note == "" {
 		t.Errorf("got %v, want a head over %d leaves", got, log.NextIndex)
 	}

@@ -12,34 +12,6 @@ import (
 	"github.com/google/uuid"
 )
 
-const createAPIKey = `-- name: CreateAPIKey :exec
-insert into api_keys (tenant_id, key_id, display_name, hint, secret_hash, scopes, expires_at)
-values ($1, $2, $3, $4, $5, $6, $7)
-`
-
-type CreateAPIKeyParams struct {
-	TenantID    uuid.UUID
-	KeyID       uuid.UUID
-	DisplayName string
-	Hint        string
-	SecretHash  []byte
-	Scopes      []string
-	ExpiresAt   *time.Time
-}
-
-func (q *Queries) CreateAPIKey(ctx context.Context, db DBTX, arg CreateAPIKeyParams) error {
-	_, err := db.Exec(ctx, createAPIKey,
-		arg.TenantID,
-		arg.KeyID,
-		arg.DisplayName,
-		arg.Hint,
-		arg.SecretHash,
-		arg.Scopes,
-		arg.ExpiresAt,
-	)
-	return err
-}
-
 const createDestination = `-- name: CreateDestination :one
 insert into destinations (tenant_id, destination_id, endpoint_id, display_name, url, state, filter, signing, retry_policy,
   ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second)
@@ -137,6 +109,7 @@ func (q *Queries) CreateDestinationSecret(ctx context.Context, db DBTX, arg Crea
 }
 
 const createEndpoint = `-- name: CreateEndpoint :one
+
 insert into endpoints (tenant_id, endpoint_id, display_name, state, verification, payload_format, json_schema,
   max_body_bytes, deduplication, event_type_source)
 values ($1, $2, $3, $4, $5, $6, $7, $8,
@@ -157,6 +130,7 @@ type CreateEndpointParams struct {
 	EventTypeSource []byte
 }
 
+// Configuration as the API reads and writes it, in the name of a tenant (row-level security).
 func (q *Queries) CreateEndpoint(ctx context.Context, db DBTX, arg CreateEndpointParams) (Endpoint, error) {
 	row := db.QueryRow(ctx, createEndpoint,
 		arg.TenantID,
@@ -209,17 +183,6 @@ func (q *Queries) CreateEndpointSecret(ctx context.Context, db DBTX, arg CreateE
 		arg.Ciphertext,
 		arg.ExpiresAt,
 	)
-	return err
-}
-
-const createTenant = `-- name: CreateTenant :exec
-
-insert into tenants (tenant_id, display_name) values ($1, $2)
-`
-
-// Configuration as the API reads and writes it, in the name of a tenant (row-level security).
-func (q *Queries) CreateTenant(ctx context.Context, db DBTX, tenantID uuid.UUID, displayName string) error {
-	_, err := db.Exec(ctx, createTenant, tenantID, displayName)
 	return err
 }
 
@@ -407,35 +370,6 @@ func (q *Queries) EndpointSecrets(ctx context.Context, db DBTX, tenantID uuid.UU
 		return nil, err
 	}
 	return items, nil
-}
-
-const findAPIKey = `-- name: FindAPIKey :one
-select k.tenant_id, k.key_id, k.scopes, k.expires_at, k.revoked_at, t.state as tenant_state
-from api_keys k join tenants t using (tenant_id) where k.secret_hash = $1
-`
-
-type FindAPIKeyRow struct {
-	TenantID    uuid.UUID
-	KeyID       uuid.UUID
-	Scopes      []string
-	ExpiresAt   *time.Time
-	RevokedAt   *time.Time
-	TenantState string
-}
-
-// Authentication, by the engine: the tenant is not known yet. Index api_keys_secret_hash.
-func (q *Queries) FindAPIKey(ctx context.Context, db DBTX, secretHash []byte) (FindAPIKeyRow, error) {
-	row := db.QueryRow(ctx, findAPIKey, secretHash)
-	var i FindAPIKeyRow
-	err := row.Scan(
-		&i.TenantID,
-		&i.KeyID,
-		&i.Scopes,
-		&i.ExpiresAt,
-		&i.RevokedAt,
-		&i.TenantState,
-	)
-	return i, err
 }
 
 const getDestination = `-- name: GetDestination :one

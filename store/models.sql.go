@@ -10,6 +10,19 @@ import (
 	"github.com/google/uuid"
 )
 
+type ApiKey struct {
+	TenantID    uuid.UUID
+	KeyID       uuid.UUID
+	DisplayName string
+	Hint        string
+	SecretHash  []byte
+	Scopes      []string
+	CreatedAt   time.Time
+	ExpiresAt   *time.Time
+	LastUsedAt  *time.Time
+	RevokedAt   *time.Time
+}
+
 type Attempt struct {
 	LogID           int32
 	LeafIndex       int64
@@ -22,6 +35,18 @@ type Attempt struct {
 	Leaf            []byte
 	Diagnosis       string
 	ResponseExcerpt []byte
+}
+
+type AuditEntry struct {
+	TenantID      uuid.UUID
+	EntryID       uuid.UUID
+	CreatedAt     time.Time
+	Actor         string
+	ActorKey      *uuid.UUID
+	Action        string
+	ResourceID    string
+	Detail        string
+	SourceAddress string
 }
 
 type Cancellation struct {
@@ -149,4 +174,17 @@ type Replay struct {
 	Error         string
 	CreatedAt     time.Time
 	EndedAt       *time.Time
+}
+
+type Tenant struct {
+	TenantID        uuid.UUID
+	DisplayName     string
+	State           string
+	IngestPerSecond *int32
+	IngestBurst     *int32
+	IngestPerDay    *int64
+	MaxEndpoints    *int32
+	MaxDestinations *int32
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
 }

@@ -1,8 +1,9 @@
 // Package store is the way into PostgreSQL: sqlc's generated queries (*.sql.go), the migrations, and two doors.
 //
-// The engine's door (Engine) is for intake, delivery, the recorder and the sealer: it runs as role kapsel_engine, which
-// has its own row-level security policies. The tenants' door (AsTenant) is for API requests: it runs as kapsel_tenant, in
-// a transaction bound to one tenant, so that a query that forgets its WHERE still sees no other tenant's row.
+// The engine's door (DB.Engine) is for intake, delivery, the recorder and the sealer: it runs as role kapsel_engine, which
+// has its own row-level security policies. The requests' door (Requests) is all that package server gets to hold. Its
+// AsTenant is a transaction as kapsel_tenant that is bound to one tenant, so that a query that forgets its WHERE still sees
+// no other tenant's row.
 package store
 
 import (
@@ -17,37 +18,44 @@ import (
 )
 
 const (
-	engineRole = "kapsel_engine"
-	tenantRole = "kapsel_tenant"
+	engineRole   = "kapsel_engine"
+	tenantRole   = "kapsel_tenant"
+	operatorRole = "kapsel_operator"
 
 	// Connections a node: 12 for the engine, 6 for requests. With the listener's one a node stays below 20.
-	engineConns = 12
-	tenantConns = 6
+	engineConns  = 12
+	requestConns = 6
 
 	connectTimeout = 5 * time.Second
 )
 
 // DB holds the two pools of a node. Make it with Open.
 type DB struct {
+	*Requests
+	engine *pgxpool.Pool
+}
+
+// Requests is the door of API requests. There is no way from it to the engine's.
+type Requests struct {
 	*Queries
-	engine     *pgxpool.Pool
-	tenants    *pgxpool.Pool
+	pool       *pgxpool.Pool
 	roundTrips *atomic.Int64
 }
 
 // Open connects to the database that url names (a PostgreSQL connection URI or keyword string). The login role must be a
-// member of kapsel_engine and kapsel_tenant, which Migrate sees to for the role that it runs as.
+// member of kapsel_engine, kapsel_tenant and kapsel_operator, which Migrate sees to for the role that it runs as.
 func Open(ctx context.Context, url string) (*DB, error) {
-	db := &DB{Queries: New(), roundTrips: new(atomic.Int64)}
-	var err error
-	if db.engine, err = openPool(ctx, url, engineRole, engineConns, db.roundTrips); err != nil {
+	roundTrips := new(atomic.Int64)
+	engine, err := openPool(ctx, url, engineRole, engineConns, roundTrips)
+	if err != nil {
 		return nil, err
 	}
-	if db.tenants, err = openPool(ctx, url, tenantRole, tenantConns, db.roundTrips); err != nil {
-		db.engine.Close()
+	requests, err := openPool(ctx, url, tenantRole, requestConns, roundTrips)
+	if err != nil {
+		engine.Close()
 		return nil, err
 	}
-	return db, nil
+	return &DB{engine: engine, Requests: &Requests{Queries: New(), pool: requests, roundTrips: roundTrips}}, nil
 }
 
 func openPool(ctx context.Context, url, role string, maxConns int32, roundTrips *atomic.Int64) (*pgxpool.Pool, error) {
@@ -82,8 +90,8 @@ func openPool(ctx context.Context, url, role string, maxConns int32, roundTrips 
 func (db *DB) Engine() *pgxpool.Pool { return db.engine }
 
 // AsTenant runs f in a transaction that sees and writes the rows of one tenant only.
-func (db *DB) AsTenant(ctx context.Context, tenantID uuid.UUID, f func(tx pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, db.tenants, func(tx pgx.Tx) error {
+func (r *Requests) AsTenant(ctx context.Context, tenantID uuid.UUID, f func(tx pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "select set_config('kapsel.tenant_id', $1, true)", tenantID.String()); err != nil {
 			return fmt.Errorf("bind transaction to tenant: %w", err)
 		}
@@ -91,12 +99,25 @@ func (db *DB) AsTenant(ctx context.Context, tenantID uuid.UUID, f func(tx pgx.Tx
 	})
 }
 
+// AsOperator runs f in a transaction that may make and change tenants, and nothing that is a tenant's.
+func (r *Requests) AsOperator(ctx context.Context, f func(tx pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "set local role "+operatorRole); err != nil {
+			return fmt.Errorf("begin as operator: %w", err)
+		}
+		return f(tx)
+	})
+}
+
+// Public reads what is nobody's: the log's keys, heads and tiles. It is bound to no tenant, and so sees no tenant's row.
+func (r *Requests) Public() DBTX { return r.pool }
+
 // RoundTrips counts the statements that this node has sent to the database so far.
-func (db *DB) RoundTrips() int64 { return db.roundTrips.Load() }
+func (r *Requests) RoundTrips() int64 { return r.roundTrips.Load() }
 
 // Close waits for borrowed connections and closes them all.
 func (db *DB) Close() {
-	db.tenants.Close()
+	db.pool.Close()
 	db.engine.Close()
 }
 

@@ -26,6 +26,7 @@ const (
 	Attempt     Kind = "att"
 	Replay      Kind = "rpl"
 	Node        Kind = "nod"
+	AuditEntry  Kind = "aud"
 )
 
 const suffixLength = 26

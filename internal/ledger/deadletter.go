@@ -81,7 +81,7 @@ func clampTime(t *timestamppb.Timestamp) time.Time {
 
 // Page lists those below a leaf index, the newest first, at most maxRows of them. It looks at scanPage dead letters at
 // most, so a page may be short, and next says below which index to go on; more is false at the end.
-func (s DeadLetters) Page(ctx context.Context, db *store.DB, tx store.DBTX, before int64, maxRows int) (rows []store.ListDeadLettersRow, last map[uuid.UUID]store.Attempt, next int64, more bool, err error) {
+func (s DeadLetters) Page(ctx context.Context, db *store.Queries, tx store.DBTX, before int64, maxRows int) (rows []store.ListDeadLettersRow, last map[uuid.UUID]store.Attempt, next int64, more bool, err error) {
 	limit := maxRows + 1
 	if len(s.failures) > 0 {
 		limit = scanPage
@@ -116,7 +116,7 @@ func (s DeadLetters) Page(ctx context.Context, db *store.DB, tx store.DBTX, befo
 
 // scan reads at most scanPage of those from after on, in the order of the log, that nothing repeats yet. next says after
 // which index to go on; more is false at the end.
-func (s DeadLetters) scan(ctx context.Context, db *store.DB, tx store.DBTX, after, before int64, maxRows int) (rows []store.FindDeadLettersRow, next int64, more bool, err error) {
+func (s DeadLetters) scan(ctx context.Context, db *store.Queries, tx store.DBTX, after, before int64, maxRows int) (rows []store.FindDeadLettersRow, next int64, more bool, err error) {
 	limit := maxRows
 	if len(s.failures) > 0 {
 		limit = scanPage
@@ -152,7 +152,7 @@ func (s DeadLetters) scan(ctx context.Context, db *store.DB, tx store.DBTX, afte
 
 // Count counts those below a leaf index that nothing repeats yet, up to maxCounted, in one statement. With a filter by
 // failure it looks at the leaves of the oldest maxLookedAt only. So its work is bounded, and it may count too few.
-func (s DeadLetters) Count(ctx context.Context, db *store.DB, tx store.DBTX, before int64) (n int64, err error) {
+func (s DeadLetters) Count(ctx context.Context, db *store.Queries, tx store.DBTX, before int64) (n int64, err error) {
 	if len(s.failures) == 0 {
 		p := s.params
 		n, err = db.CountDeadLetters(ctx, tx, store.CountDeadLettersParams{
@@ -186,7 +186,7 @@ func (s DeadLetters) failed(last map[uuid.UUID]store.Attempt, deliveryID uuid.UU
 	return found && proto.Unmarshal(row.Leaf, leaf) == nil && slices.Contains(s.failures, leaf.GetAttempt().GetFailure())
 }
 
-func (s DeadLetters) lastAttempts(ctx context.Context, db *store.DB, tx store.DBTX, deliveryIDs []uuid.UUID) (map[uuid.UUID]store.Attempt, error) {
+func (s DeadLetters) lastAttempts(ctx context.Context, db *store.Queries, tx store.DBTX, deliveryIDs []uuid.UUID) (map[uuid.UUID]store.Attempt, error) {
 	if len(deliveryIDs) == 0 {
 		return nil, nil
 	}

@@ -122,7 +122,7 @@ func (r *Replayer) advance(ctx context.Context, tx pgx.Tx, replay store.Replay) 
 		return fmt.Errorf("%w: %w", errFilterUnreadable, err)
 	}
 	size := min(max(int(replay.RatePerSecond)/stepsPerSecond, 1), maxReplayStep)
-	rows, next, more, err := SelectDeadLetters(replay.TenantID, filter).scan(ctx, r.db, tx, replay.AfterIndex, replay.BeforeIndex, size)
+	rows, next, more, err := SelectDeadLetters(replay.TenantID, filter).scan(ctx, r.db.Queries, tx, replay.AfterIndex, replay.BeforeIndex, size)
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (r *Replayer) advance(ctx context.Context, tx pgx.Tx, replay store.Replay) 
 }
 
 // StartReplay makes a replay of what a filter selects at this moment. A dry run counts, and stores nothing.
-func StartReplay(ctx context.Context, db *store.DB, tx store.DBTX, logID int32, tenantID uuid.UUID, filter *kapselv1.DeadLetterFilter, ratePerSecond int32, dryRun bool) (store.Replay, error) {
+func StartReplay(ctx context.Context, db *store.Queries, tx store.DBTX, logID int32, tenantID uuid.UUID, filter *kapselv1.DeadLetterFilter, ratePerSecond int32, dryRun bool) (store.Replay, error) {
 	before, err := db.LogSize(ctx, tx, logID)
 	if err != nil {
 		return store.Replay{}, fmt.Errorf("read the log's size: %w", err)

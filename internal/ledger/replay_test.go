@@ -44,7 +44,7 @@ func (r *rig) replay(rate int32) store.Replay {
 	r.t.Helper()
 	var replay store.Replay
 	err := r.db.AsTenant(r.t.Context(), r.tenant, func(tx pgx.Tx) (err error) {
-		replay, err = StartReplay(r.t.Context(), r.db, tx, testLogID, r.tenant, new(kapselv1.DeadLetterFilter), rate, false)
+		replay, err = StartReplay(r.t.Context(), r.db.Queries, tx, testLogID, r.tenant, new(kapselv1.DeadLetterFilter), rate, false)
 		return err
 	})
 	if err != nil {
@@ -222,12 +222,12 @@ func TestCountIsOfWhatTheFilterMeets(t *testing.T) {
 		"no type":     {&kapselv1.DeadLetterFilter{EventTypes: []string{"pull"}}, 0},
 		"failure":     {&kapselv1.DeadLetterFilter{Failures: []leafv1.Failure{leafv1.Failure_FAILURE_STATUS}}, 0}, // no leaves here
 	} {
-		got, err := SelectDeadLetters(r.tenant, c.filter).Count(t.Context(), r.db, r.db.Engine(), before)
+		got, err := SelectDeadLetters(r.tenant, c.filter).Count(t.Context(), r.db.Queries, r.db.Engine(), before)
 		if err != nil || got != c.want {
 			t.Errorf("%s: %d counted (%v), want %d", name, got, err, c.want)
 		}
 	}
-	if got, err := SelectDeadLetters(r.tenant, nil).Count(t.Context(), r.db, r.db.Engine(), before-12); err != nil || got != 30 {
+	if got, err := SelectDeadLetters(r.tenant, nil).Count(t.Context(), r.db.Queries, r.db.Engine(), before-12); err != nil || got != 30 {
 		t.Errorf("%d counted below the second dozen (%v), want 30", got, err)
 	}
 }

@@ -144,9 +144,9 @@ func (n *Node) build(ctx context.Context) error {
 		tlog.SealChannel:   n.sealer.Requested,
 	})
 	n.http = server.NewHTTPServer(server.New(server.Deps{
-		DB: n.db, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
+		DB: n.db.Requests, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
 		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: tenant.NewAuthenticator(n.db),
-		Tester:    delivery.NewTester(n.db, n.id, n.sender, n.recorder),
+		Tester: delivery.NewTester(n.db, n.id, n.sender, n.recorder), Backlog: delivery.NewBacklog(n.db),
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		Logger: log.With("component", "server"), Version: n.config.Version, Ready: n.ready,
 	}), slog.NewLogLogger(log.With("component", "server").Handler(), slog.LevelWarn))

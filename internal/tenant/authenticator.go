@@ -37,13 +37,13 @@ func NewAuthenticator(db *store.DB) *Authenticator {
 	return &Authenticator{db: db, known: newCache(maxKnown), unknown: newCache(maxUnknown)}
 }
 
-// Authenticate returns who holds the key. Errors: ErrMissing, ErrInvalid, ErrExpired, or that of the database.
+// Authenticate returns who holds the key. Errors: ErrMissing, ErrMalformed, ErrInvalid, ErrExpired, or that of the database.
 func (a *Authenticator) Authenticate(ctx context.Context, key string) (Principal, error) {
 	if key == "" {
 		return Principal{}, ErrMissing
 	}
 	if !wellFormed(key) {
-		return Principal{}, ErrInvalid
+		return Principal{}, ErrMalformed
 	}
 	hash, now := hashKey(key), time.Now()
 	if known, found := a.known.get(hash, now); found {
@@ -68,6 +68,13 @@ func (a *Authenticator) Authenticate(ctx context.Context, key string) (Principal
 	case <-ctx.Done():
 		return Principal{}, ctx.Err()
 	}
+}
+
+// Forget drops all answers, so that what changed of keys and tenants is in force with their next use. Called for each notice
+// of such a change; should one be lost, CacheTTL does it.
+func (a *Authenticator) Forget() {
+	a.known.clear()
+	a.unknown.clear()
 }
 
 // lookUp asks the database. The error is the database's; what it says about the key is in the answer.

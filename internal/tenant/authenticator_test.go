@@ -80,7 +80,7 @@ func TestKeyStandsForItsTenant(t *testing.T) {
 		t.Errorf("got %+v", principal)
 	}
 	r.want("", ErrMissing)
-	r.want("kps_nonsense", ErrInvalid)
+	r.want("kps_nonsense", ErrMalformed)
 	r.want(NewKey().Text(), ErrInvalid)
 	past := time.Now().Add(-time.Second)
 	r.want(r.key(&past, "read").Text(), ErrExpired)
@@ -148,7 +148,7 @@ func TestManyRequestsAskTheDatabaseOnce(t *testing.T) {
 	made := NewKey().Text()
 	for range 200 {
 		r.want(made, ErrInvalid)
-		r.want("kps_nonsense", ErrInvalid)
+		r.want("kps_nonsense", ErrMalformed)
 	}
 	if asked := r.db.RoundTrips() - before; asked > 1 {
 		t.Errorf("%d queries for 200 requests with a made-up key", asked)

@@ -50,3 +50,9 @@ func (c *cache) put(hash [sha256.Size]byte, a answer, now time.Time) {
 	}
 	c.answers[hash] = a
 }
+
+func (c *cache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.answers)
+}

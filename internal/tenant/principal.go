@@ -22,7 +22,9 @@ const (
 var (
 	// ErrMissing: no API key was given.
 	ErrMissing = errors.New("no API key")
-	// ErrInvalid: the API key is malformed, or unknown.
+	// ErrMalformed: this cannot be an API key; its form or checksum is wrong.
+	ErrMalformed = errors.New("malformed API key")
+	// ErrInvalid: the API key is unknown.
 	ErrInvalid = errors.New("unknown API key")
 	// ErrExpired: the API key has expired, or was revoked.
 	ErrExpired = errors.New("expired API key")
@@ -31,6 +33,10 @@ var (
 	// ErrScope: the API key lacks the scope.
 	ErrScope = errors.New("API key lacks the scope")
 )
+
+// OperatorID is the tenant that the operator's keys stand under. It has nothing else. The schema knows it too
+// (kapsel_operator_tenant).
+var OperatorID = uuid.MustParse("00000000-0000-7000-8000-000000000000")
 
 // Principal is who calls.
 type Principal struct {
@@ -51,3 +57,6 @@ func (p Principal) Authorize(scope Scope) error {
 	}
 	return nil
 }
+
+// IsOperator reports whether a key of the operator is used. It stands for no tenant.
+func (p Principal) IsOperator() bool { return slices.Contains(p.Scopes, Operator) }

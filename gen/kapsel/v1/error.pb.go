@@ -44,7 +44,7 @@ const (
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 5
 	// UNAUTHENTICATED: no API key in the Authorization header ("Bearer <key>").
 	ErrorReason_ERROR_REASON_API_KEY_MISSING ErrorReason = 10
-	// UNAUTHENTICATED: the API key is malformed or unknown. Check for a truncated copy.
+	// UNAUTHENTICATED: the API key is malformed (the message says so), or unknown. Check for a truncated copy.
 	ErrorReason_ERROR_REASON_API_KEY_INVALID ErrorReason = 11
 	// UNAUTHENTICATED: the API key has expired or was revoked. Create a new one.
 	ErrorReason_ERROR_REASON_API_KEY_EXPIRED ErrorReason = 12
@@ -92,6 +92,8 @@ const (
 	ErrorReason_ERROR_REASON_REPLAY_ENDED ErrorReason = 46
 	// FAILED_PRECONDITION: the result came after its deadline or was reported already; what was recorded stays.
 	ErrorReason_ERROR_REASON_REPORT_TOO_LATE ErrorReason = 47
+	// FAILED_PRECONDITION: the tenant is being deleted, which cannot be undone.
+	ErrorReason_ERROR_REASON_TENANT_DELETING ErrorReason = 55
 	// INVALID_ARGUMENT: the URL names, or resolves to, an address that is not allowed. An operator can allow a range.
 	ErrorReason_ERROR_REASON_ADDRESS_BLOCKED ErrorReason = 60
 	// INVALID_ARGUMENT: no verification preset has that name. The message lists those that exist.
@@ -158,6 +160,7 @@ var (
 		45:  "ERROR_REASON_DESTINATION_NOT_ENABLED",
 		46:  "ERROR_REASON_REPLAY_ENDED",
 		47:  "ERROR_REASON_REPORT_TOO_LATE",
+		55:  "ERROR_REASON_TENANT_DELETING",
 		60:  "ERROR_REASON_ADDRESS_BLOCKED",
 		61:  "ERROR_REASON_UNKNOWN_PRESET",
 		62:  "ERROR_REASON_INVALID_SECRET",
@@ -206,6 +209,7 @@ var (
 		"ERROR_REASON_DESTINATION_NOT_ENABLED":  45,
 		"ERROR_REASON_REPLAY_ENDED":             46,
 		"ERROR_REASON_REPORT_TOO_LATE":          47,
+		"ERROR_REASON_TENANT_DELETING":          55,
 		"ERROR_REASON_ADDRESS_BLOCKED":          60,
 		"ERROR_REASON_UNKNOWN_PRESET":           61,
 		"ERROR_REASON_INVALID_SECRET":           62,
@@ -255,7 +259,7 @@ var File_kapsel_v1_error_proto protoreflect.FileDescriptor
 
 const file_kapsel_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\xbd\f\n" +
+	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\xdf\f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1e\n" +
@@ -289,6 +293,7 @@ const file_kapsel_v1_error_proto_rawDesc = "" +
 	"$ERROR_REASON_DESTINATION_NOT_ENABLED\x10-\x12\x1d\n" +
 	"\x19ERROR_REASON_REPLAY_ENDED\x10.\x12 \n" +
 	"\x1cERROR_REASON_REPORT_TOO_LATE\x10/\x12 \n" +
+	"\x1cERROR_REASON_TENANT_DELETING\x107\x12 \n" +
 	"\x1cERROR_REASON_ADDRESS_BLOCKED\x10<\x12\x1f\n" +
 	"\x1bERROR_REASON_UNKNOWN_PRESET\x10=\x12\x1f\n" +
 	"\x1bERROR_REASON_INVALID_SECRET\x10>\x12#\n" +
