@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"net"
@@ -17,25 +18,36 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 120 * time.Second
 	maxHeaderBytes    = 64 << 10
+	// pingAfter is how long an HTTP/2 connection may be silent before its client is asked whether it is there; without an
+	// answer within pingTimeout it is closed. Streams that have nothing to say stay open.
+	pingAfter   = 30 * time.Second
+	pingTimeout = 15 * time.Second
+	// maxStreams of one HTTP/2 connection at once.
+	maxStreams = 250
 )
 
-// HTTPServer serves a handler of New: HTTP/1.1 and HTTP/2 without TLS (h2c) on one port. Plain webhooks have a way of their
-// own through it, see quickServer.
+// HTTPServer serves a handler of New on one port: HTTP/1.1 and HTTP/2, with TLS or without (h2c). Plain webhooks have a way
+// of their own through it, see quickServer.
 type HTTPServer struct {
 	quick *quickServer
 	http  *http.Server
 }
 
-// NewHTTPServer makes the server for a handler of New. Panics and broken connections go to errorLog.
-func NewHTTPServer(handler http.Handler, errorLog *log.Logger) *HTTPServer {
+// NewHTTPServer makes the server for a handler of New. With a TLS configuration it speaks nothing else; nil: no TLS.
+// Panics and broken connections go to errorLog.
+func NewHTTPServer(handler http.Handler, secure *tls.Config, errorLog *log.Logger) *HTTPServer {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetHTTP2(secure != nil)
+	protocols.SetUnencryptedHTTP2(secure == nil)
+	quick := newQuickServer(handler, errorLog)
+	quick.secure = secure
 	return &HTTPServer{
-		quick: newQuickServer(handler, errorLog),
+		quick: quick,
 		http: &http.Server{
 			Handler:           handler,
 			Protocols:         protocols,
+			HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 			ReadHeaderTimeout: readHeaderTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeaderBytes,

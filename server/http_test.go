@@ -141,7 +141,7 @@ func TestCallBodiesShareABoundedMemory(t *testing.T) {
 	small := &memory{max: 1 << 20}
 	inner := New(r.deps)
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
-	server := NewHTTPServer(small.bound(inner), slog.NewLogLogger(r.deps.Logger.Handler(), slog.LevelDebug))
+	server := NewHTTPServer(small.bound(inner), nil, slog.NewLogLogger(r.deps.Logger.Handler(), slog.LevelDebug))
 	done := make(chan struct{})
 	go func() { defer close(done); server.Serve(listener) }()
 	defer func() { server.Close(); <-done }()

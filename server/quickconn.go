@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -33,6 +34,24 @@ type quickConn struct {
 	out      []byte
 	served   bool        // a first request
 	resting  atomic.Bool // between two requests
+}
+
+// handshake makes the connection a secure one. It returns the protocol that was agreed upon, "" for HTTP/1.1. A client has as
+// long for it as for a head; the end of the server ends it.
+func (c *quickConn) handshake(conn *tls.Conn) (protocol string, err error) {
+	conn.SetDeadline(time.Now().Add(readHeaderTimeout))
+	c.resting.Store(true)
+	defer c.resting.Store(false)
+	if c.server.draining.Load() {
+		return "", net.ErrClosed
+	}
+	if err := conn.HandshakeContext(context.Background()); err != nil {
+		return "", err
+	}
+	if protocol = conn.ConnectionState().NegotiatedProtocol; protocol == "http/1.1" {
+		protocol = ""
+	}
+	return protocol, nil
 }
 
 // serve answers requests of the plain form until the connection ends or another form comes, for which it returns true:
@@ -217,6 +236,17 @@ func (w *quickWriter) message(closes bool) []byte {
 		}
 	}
 	return append(append(m, lineEnd...), w.body...)
+}
+
+// patient is a connection whose client may take quickWriteTimeout for each write: who reads nothing is not waited for, and a
+// stream that is read may last for ever.
+type patient struct{ net.Conn }
+
+func (c *patient) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(quickWriteTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
 }
 
 // rewound is a connection whose first bytes were read already.

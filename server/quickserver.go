@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"net"
@@ -21,6 +22,7 @@ const maxQuickGrownBytes = 32 << 20
 // A connection on which anything else comes is given to net/http with the bytes that were read, for good.
 type quickServer struct {
 	handler  http.Handler
+	secure   *tls.Config // nil: no TLS
 	others   *handedOver
 	errorLog *log.Logger
 	draining atomic.Bool
@@ -40,6 +42,9 @@ func newQuickServer(handler http.Handler, errorLog *log.Logger) *quickServer {
 
 // serve takes over a new connection.
 func (s *quickServer) serve(conn net.Conn) {
+	if s.secure != nil {
+		conn = tls.Server(&patient{conn}, s.secure)
+	}
 	c := &quickConn{Conn: conn, server: s, template: newTemplate(conn), buffer: make([]byte, quickBufferBytes)}
 	s.mu.Lock()
 	if s.draining.Load() {
@@ -52,17 +57,30 @@ func (s *quickServer) serve(conn net.Conn) {
 	s.mu.Unlock()
 	go func() {
 		defer s.running.Done()
+		if secured, ok := conn.(*tls.Conn); ok {
+			if protocol, err := c.handshake(secured); err != nil || protocol != "" {
+				s.forget(c)
+				if err != nil || protocol != "h2" || secured.SetDeadline(time.Time{}) != nil || !s.others.hand(secured) {
+					conn.Close()
+				}
+				return
+			}
+		}
 		other := s.guard(c)
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
+		s.forget(c)
 		if len(c.buffer) > quickBufferBytes {
 			s.shrink(len(c.buffer))
 		}
-		if !other || conn.SetDeadline(time.Time{}) != nil || !s.others.hand(&rewound{Conn: conn, read: c.buffer[c.start:c.end]}) {
+		if !other || conn.SetDeadline(time.Time{}) != nil || !s.others.hand(&rewound{Conn: &patient{conn}, read: c.buffer[c.start:c.end]}) {
 			conn.Close()
 		}
 	}()
+}
+
+func (s *quickServer) forget(c *quickConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
 }
 
 // guard serves the connection. A panic of the handler ends the connection and nothing else, as with net/http.

@@ -33,7 +33,7 @@ type quickRig struct {
 
 func newQuickRig(t *testing.T) *quickRig {
 	r := &quickRig{t: t, logged: make(chan string, 10), served: make(chan error, 1), began: make(chan struct{}, 100)}
-	r.server = NewHTTPServer(http.HandlerFunc(r.handle), log.New(r, "", 0))
+	r.server = NewHTTPServer(http.HandlerFunc(r.handle), nil, log.New(r, "", 0))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -102,7 +102,7 @@ func newRig(t *testing.T) *rig {
 
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	r.url = "http://" + listener.Addr().String()
-	server := NewHTTPServer(New(r.deps), slog.NewLogLogger(log.Handler(), slog.LevelDebug))
+	server := NewHTTPServer(New(r.deps), nil, slog.NewLogLogger(log.Handler(), slog.LevelDebug))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	for _, run := range []func(context.Context) error{committer.Run, recorder.Run, sealer.Run} {

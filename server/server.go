@@ -30,7 +30,7 @@ import (
 	"github.com/kapsel-dev/kapsel/store"
 )
 
-// Deps is what the edge stands on. All fields are required, but for AllowedDestinations.
+// Deps is what the edge stands on. All fields are required, but for those that say what is allowed or trusted.
 type Deps struct {
 	DB      *store.Requests
 	Routes  *route.Table
@@ -47,8 +47,16 @@ type Deps struct {
 	PublicURL string
 	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.
 	AllowedDestinations []netip.Prefix
-	Logger              *slog.Logger
-	Version             string
+	// TLS says that clients come by TLS, to this process or to a proxy before it: they are told to go on so (HSTS).
+	TLS bool
+	// TrustedProxies are the addresses of proxies whose ForwardedHeader is believed. None: nobody's is.
+	TrustedProxies []netip.Prefix
+	// ForwardedHeader is the one that trusted proxies write. Default X-Forwarded-For.
+	ForwardedHeader ForwardedHeader
+	// CORSOrigins are those whose pages may call the API, "*" for all. The public log is open to every page.
+	CORSOrigins []string
+	Logger      *slog.Logger
+	Version     string
 	// Ready reports why the node cannot take webhooks, nil when it can.
 	Ready func() error
 }
@@ -106,8 +114,8 @@ func New(deps Deps) http.Handler {
 	mux.Handle(newHealthHandler(a))
 	mux.Handle("GET /log/{log_id}/checkpoint", &checkpointHandler{api: a})
 	mux.HandleFunc("GET /log/{log_id}/tile/{path...}", a.serveTile)
-	mux.Handle("/", a.memory.bound(calls))
-	return mux
+	mux.Handle("/", shared(a.memory.bound(calls), deps.CORSOrigins))
+	return behindProxies(secured(mux, deps.TLS), deps.TrustedProxies, deps.ForwardedHeader)
 }
 
 func messageBounds(spec connect.Spec) []connecthttp.Option {

@@ -17,6 +17,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/node"
 	"github.com/kapsel-dev/kapsel/internal/telemetry"
+	"github.com/kapsel-dev/kapsel/server"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -26,6 +27,9 @@ type nodeFlags struct {
 	logLevel string
 	allowed  []string
 	proxy    string
+
+	trustedProxies  []string
+	forwardedHeader string
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet) {
@@ -37,6 +41,16 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.config.Hold, "hold", 5*time.Second, "how long a webhook waits for a database that is away")
 	flags.StringSliceVar(&f.allowed, "allow-destinations", nil, "private address ranges that may be delivered to, such as 10.0.0.0/8")
 	flags.StringVar(&f.proxy, "egress-proxy", "", "HTTP proxy that deliveries go through, as a URL; addresses are still checked here")
+	flags.StringVar(&f.config.TLSCertificate, "tls-cert", "", "PEM file of the certificate chain to serve TLS with; read again when it changes")
+	flags.StringVar(&f.config.TLSKey, "tls-key", "", "PEM file of the certificate's key")
+	flags.StringSliceVar(&f.config.ACME.Hosts, "acme-hosts", nil, "names to get certificates for from an ACME authority, whose terms you agree to; needs port 443")
+	flags.StringVar(&f.config.ACME.Authority, "acme-url", "", "directory URL of the ACME authority (default Let's Encrypt)")
+	flags.StringVar(&f.config.ACME.Email, "acme-email", "", "whom the ACME authority writes to")
+	flags.StringSliceVar(&f.trustedProxies, "trusted-proxies", nil, "address ranges of the proxies before this node, whose word on a client's address is believed")
+	flags.StringVar(&f.forwardedHeader, "forwarded-header", string(server.XForwardedFor), "header that the trusted proxies write: X-Forwarded-For or Forwarded")
+	flags.StringSliceVar(&f.config.CORSOrigins, "cors-origins", nil, "origins whose pages may call the API, such as https://app.example.com")
+	flags.StringVar(&f.config.AdminListen, "admin-listen", "", "loopback address of profiles, health and metrics, such as 127.0.0.1:9464 (default none)")
+	flags.BoolVar(&f.config.AdminPublic, "admin-public", false, "let --admin-listen be an address that other machines reach; it asks for no key")
 	flags.DurationVar(&f.config.BreakerPause, "breaker-pause", 30*time.Second, "how long a failing destination is left alone at first")
 	flags.Int64Var(&f.config.SealLeaves, "seal-leaves", 100, "sign a tree head when so many leaves wait")
 	flags.DurationVar(&f.config.SealAge, "seal-age", 10*time.Second, "sign a tree head when the oldest leaf waits for so long")
@@ -49,12 +63,15 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 // parse fills in what flags cannot hold.
 func (f *nodeFlags) parse() (slog.Level, error) {
 	f.config.Version = version()
-	for _, text := range f.allowed {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return 0, usageError(fmt.Errorf("--allow-destinations: %w: want an address range such as 10.0.0.0/8", err))
-		}
-		f.config.AllowedDestinations = append(f.config.AllowedDestinations, prefix)
+	var err error
+	if f.config.AllowedDestinations, err = parseRanges("--allow-destinations", f.allowed); err != nil {
+		return 0, err
+	}
+	if f.config.TrustedProxies, err = parseRanges("--trusted-proxies", f.trustedProxies); err != nil {
+		return 0, err
+	}
+	if f.config.ForwardedHeader, err = server.ParseForwardedHeader(f.forwardedHeader); err != nil {
+		return 0, usageError(fmt.Errorf("--forwarded-header %w", err))
 	}
 	if f.proxy != "" {
 		proxy, err := url.Parse(f.proxy)
@@ -68,6 +85,17 @@ func (f *nodeFlags) parse() (slog.Level, error) {
 		return 0, usageError(fmt.Errorf("--log-level %q: want debug, info, warn or error", f.logLevel))
 	}
 	return level, nil
+}
+
+func parseRanges(flag string, texts []string) (ranges []netip.Prefix, err error) {
+	for _, text := range texts {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, usageError(fmt.Errorf("%s: %w: want an address range such as 10.0.0.0/8", flag, err))
+		}
+		ranges = append(ranges, prefix)
+	}
+	return ranges, nil
 }
 
 func newServe() *cobra.Command {

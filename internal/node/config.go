@@ -10,8 +10,10 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/kapsel-dev/kapsel/internal/certificate"
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/server"
 )
 
 // Config says how a node runs. Zero fields have the defaults that their comments name.
@@ -20,8 +22,23 @@ type Config struct {
 	DatabaseURL string
 	// Listen is the TCP address of the API and of intake. Default 127.0.0.1:8080; port 0 picks one.
 	Listen string
-	// PublicURL is how clients reach this service. Default: http:// and the address that Listen came to.
+	// PublicURL is how clients reach this service. Default: http:// or https:// and the address that Listen came to.
 	PublicURL string
+	// TLSCertificate and TLSKey are PEM files of the certificate chain and key that clients are shown; they are read again when
+	// they change. Both empty: no TLS, unless ACME names hosts.
+	TLSCertificate, TLSKey string
+	// ACME asks an authority for certificates, for the hosts that it names. Its directory is in StateDir unless it is set.
+	ACME certificate.Automatic
+	// TrustedProxies are the addresses of proxies before this node. Only what they say of a client's address is believed, and
+	// only in ForwardedHeader. Default: none, and X-Forwarded-For.
+	TrustedProxies  []netip.Prefix
+	ForwardedHeader server.ForwardedHeader
+	// CORSOrigins are those whose pages may call the API. Default: none.
+	CORSOrigins []string
+	// AdminListen is the TCP address of profiles, health and metrics, for those who run the node. It must be a loopback address,
+	// unless AdminPublic says that others are kept away from it by other means. Default: there is no such listener.
+	AdminListen string
+	AdminPublic bool
 	// StateDir holds the log's signing key, its high-water mark and the keyset that encrypts secrets. Required. Nodes of one
 	// service share the key and the keyset; lose them, and secrets cannot be read and no head can be signed any more.
 	StateDir string
@@ -123,6 +140,7 @@ func (c Config) Validate() error {
 	if c.LogOrigin != "" && !originPattern.MatchString(c.LogOrigin) {
 		errs = append(errs, fmt.Errorf("log origin %q: want a URL without scheme, spaces and plus signs", c.LogOrigin))
 	}
+	errs = append(errs, c.validateTransport()...)
 	if c.Hold < 0 || c.Hold > time.Minute {
 		errs = append(errs, fmt.Errorf("hold %v is outside 0 to 1m", c.Hold))
 	}

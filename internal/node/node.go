@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/thejerf/suture/v4"
 
+	"github.com/kapsel-dev/kapsel/internal/certificate"
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
@@ -49,15 +50,17 @@ type Node struct {
 	sealer     *tlog.Sealer
 	heads      *tlog.Heads
 
-	listener   net.Listener
-	http       *server.HTTPServer
-	supervisor *suture.Supervisor
-	components map[string]*component
-	tokens     map[string]suture.ServiceToken
-	stopAll    context.CancelFunc
-	stopped    <-chan error
-	failed     chan error
-	stopping   atomic.Bool
+	listener     net.Listener
+	http         *server.HTTPServer
+	certificates *certificate.Files // nil: there are none, or an ACME authority gives them
+	admin        *server.Admin      // nil: there is none
+	supervisor   *suture.Supervisor
+	components   map[string]*component
+	tokens       map[string]suture.ServiceToken
+	stopAll      context.CancelFunc
+	stopped      <-chan error
+	failed       chan error
+	stopping     atomic.Bool
 }
 
 // Start migrates the database, builds the node and starts it. When it returns without error, the node takes webhooks.
@@ -89,7 +92,7 @@ func Start(ctx context.Context, config Config) (_ *Node, err error) {
 		return nil, fmt.Errorf("listen on %s: %w", n.config.Listen, err)
 	}
 	if n.config.PublicURL == "" {
-		n.config.PublicURL = "http://" + n.listener.Addr().String()
+		n.config.PublicURL = n.config.scheme() + "://" + n.listener.Addr().String()
 	}
 	if err := n.build(ctx); err != nil {
 		return nil, err
@@ -143,15 +146,29 @@ func (n *Node) build(ctx context.Context) error {
 		tlog.NotifyChannel: follower.Poke,
 		tlog.SealChannel:   n.sealer.Requested,
 	})
+	secure, err := n.openTLS(log)
+	if err != nil {
+		return err
+	}
+	if err := n.openAdmin(log); err != nil {
+		return err
+	}
 	n.http = server.NewHTTPServer(server.New(server.Deps{
 		DB: n.db.Requests, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
 		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: tenant.NewAuthenticator(n.db),
 		Tester: delivery.NewTester(n.db, n.id, n.sender, n.recorder), Backlog: delivery.NewBacklog(n.db),
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
+		TLS: n.byTLS(), TrustedProxies: n.config.TrustedProxies, ForwardedHeader: n.config.ForwardedHeader, CORSOrigins: n.config.CORSOrigins,
 		Logger: log.With("component", "server"), Version: n.config.Version, Ready: n.ready,
-	}), slog.NewLogLogger(log.With("component", "server").Handler(), slog.LevelWarn))
+	}), secure, slog.NewLogLogger(log.With("component", "server").Handler(), slog.LevelWarn))
 
 	n.supervisor = newSupervisor(log)
+	if n.certificates != nil {
+		n.add("certificate", n.certificates.Run)
+	}
+	if n.admin != nil {
+		n.add("admin", n.admin.Run)
+	}
 	n.add("membership", n.members.Run)
 	n.add("maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
 	n.add("notices", notices.Run)
@@ -239,7 +256,7 @@ func (n *Node) ready() error {
 func (n *Node) ID() uuid.UUID { return n.id }
 
 // URL is the address that the node listens on.
-func (n *Node) URL() string { return "http://" + n.listener.Addr().String() }
+func (n *Node) URL() string { return n.config.scheme() + "://" + n.listener.Addr().String() }
 
 // DB is the node's database.
 func (n *Node) DB() *store.DB { return n.db }

@@ -82,6 +82,9 @@ func (n *Node) discard() {
 	if n.listener != nil {
 		n.listener.Close()
 	}
+	if n.admin != nil {
+		n.admin.Close()
+	}
 	if n.sender != nil {
 		n.sender.Close()
 	}
