@@ -1,11 +1,11 @@
 -- name: RecordAttempts :many
 -- One batch of results: leaves with their indexes, the queue's change, dead letters, in one statement and so in one
 -- transaction. Called by the recorder. A result changes the queue only if its node still holds the lease for just this
--- attempt (fence: lease_owner and attempts). Leaves of attempts are written in any case; the leaf of a dead letter only
--- if its queue row was closed here. Queue rows are looked up by primary key one by one and changed by ctid: a join would
--- let the planner read the whole queue, which looks small to it and may be full of dead rows. The row lock on logs is
--- taken last, when all else is done. A node's batches take turns (advisory lock), so that AwaitRecorder can wait for one
--- whose answer was lost. Returns an index a leaf.
+-- attempt (fence: lease_owner and attempts), and its leaves are written only if it did: the leaf of an attempt that changed
+-- nothing says so, and comes in a batch of its own, without a result. Queue rows are looked up by primary key one by one and
+-- changed by ctid: a join would let the planner read the whole queue, which looks small to it and may be full of dead rows.
+-- The row lock on logs is taken last, when all else is done. A node's batches take turns (advisory lock), so that
+-- AwaitRecorder can wait for one whose answer was lost. Returns an index a leaf that was written.
 with turn as materialized (
   select pg_advisory_xact_lock(uuid_hash_extended(@node_id::uuid, 0)) as taken
 ), result as materialized (
@@ -38,7 +38,7 @@ with turn as materialized (
     unnest(@leaf_event_ids::uuid[]), unnest(@leaf_outcomes::smallint[]), unnest(@leaf_bytes::bytea[]),
     unnest(@leaf_diagnoses::text[]), unnest(@leaf_excerpts::bytea[]), unnest(@leaf_fenced::boolean[])
   ) with ordinality as u(leaf_id, tenant_id, delivery_id, event_id, outcome, bytes, diagnosis, excerpt, fenced, position)
-  where not u.fenced or u.delivery_id in (select delivery_id from closed)
+  where not u.fenced or u.delivery_id in (select delivery_id from closed union all select delivery_id from requeued)
 ), base as (
   update logs set next_index = next_index + (select count(*) from leaf)
   where log_id = @log_id::integer
@@ -76,3 +76,11 @@ select pg_advisory_xact_lock(uuid_hash_extended(@node_id::uuid, 0));
 select a.attempt_id, a.leaf_index
 from attempts a
 where a.attempt_id = any(@attempt_ids::uuid[]) and a.recorded_at >= @since::timestamptz;
+
+-- name: CancelledUnderWay :many
+-- Of attempts of a node that found their queue row gone or with another owner: which deliveries were cancelled while it held
+-- them. Called by the recorder. Primary key of cancelled_leases, a small table.
+select c.delivery_id
+from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@attempts::integer[])) as u(tenant_id, delivery_id, attempts)
+join cancelled_leases c on c.tenant_id = u.tenant_id and c.delivery_id = u.delivery_id and c.attempts = u.attempts
+where c.lease_owner = @node_id::uuid and c.lease_ends_at > now();

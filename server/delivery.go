@@ -82,9 +82,28 @@ func (a *api) describeLive(ctx context.Context, tx pgx.Tx, d *kapselv1.Delivery,
 	if row.LeaseOwner != nil && row.DueAt.After(time.Now()) {
 		d.State, d.StateDetail = kapselv1.DeliveryState_DELIVERY_STATE_IN_FLIGHT, ""
 	}
-	// What was held and whose destination is enabled again comes back by and by, at no time that is known.
-	if d.State == kapselv1.DeliveryState_DELIVERY_STATE_PENDING && !delivery.Held(row.DueAt) {
+	switch {
+	case d.State != kapselv1.DeliveryState_DELIVERY_STATE_PENDING:
+	case !delivery.Held(row.DueAt):
 		d.NextAttemptTime = timestamppb.New(row.DueAt)
+	case row.DestinationID != nil:
+		return a.describeWaiting(ctx, tx, d, row.TenantID, *row.DestinationID)
+	}
+	return nil
+}
+
+// describeWaiting says when a delivery without a time of its own is sent at the earliest. What is behind others of its key, or
+// comes back by and by since its destination works again, is sent at no time that is known.
+func (a *api) describeWaiting(ctx context.Context, tx pgx.Tx, d *kapselv1.Delivery, tenantID, destinationID uuid.UUID) error {
+	health, err := a.DB.DestinationHealth(ctx, tx, tenantID, destinationID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if kapselv1.BreakerState(health.Breaker) == kapselv1.BreakerState_BREAKER_STATE_OPEN {
+		d.NextAttemptTime, d.StateDetail = timestamp(health.ProbeAt), "its destination failed too often: nothing is sent before it is tried again"
 	}
 	return nil
 }

@@ -81,6 +81,15 @@ func TestHealthOfADestinationThatFailsAndIsResumed(t *testing.T) {
 	if f := last.LastFailure; f.Outcome != leafv1.Outcome_OUTCOME_FAILED || f.StatusCode != http.StatusBadGateway || f.DestinationId != d.Id {
 		t.Errorf("the last failure is %v", f)
 	}
+	waiting := must(a.deliveries.ListDeliveries(t.Context(), &kapselv1.ListDeliveriesRequest{DestinationId: d.Id}))(t).Deliveries
+	for _, delivery := range waiting {
+		if delivery.State != kapselv1.DeliveryState_DELIVERY_STATE_PENDING || !delivery.NextAttemptTime.AsTime().Equal(last.ProbeTime.AsTime()) || delivery.StateDetail == "" {
+			t.Errorf("behind the open breaker: %v, want the time of the probe %v", delivery, last.ProbeTime.AsTime())
+		}
+	}
+	if len(waiting) != backlog {
+		t.Errorf("%d of %d deliveries are listed", len(waiting), backlog)
+	}
 	if _, err := r.tenant().destinations.GetDestinationHealth(t.Context(), &kapselv1.GetDestinationHealthRequest{DestinationId: d.Id}); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("another tenant gets %v", err)
 	}

@@ -22,6 +22,47 @@ func (q *Queries) AwaitRecorder(ctx context.Context, db DBTX, nodeID uuid.UUID) 
 	return err
 }
 
+const cancelledUnderWay = `-- name: CancelledUnderWay :many
+select c.delivery_id
+from rows from (unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::integer[])) as u(tenant_id, delivery_id, attempts)
+join cancelled_leases c on c.tenant_id = u.tenant_id and c.delivery_id = u.delivery_id and c.attempts = u.attempts
+where c.lease_owner = $4::uuid and c.lease_ends_at > now()
+`
+
+type CancelledUnderWayParams struct {
+	TenantIds   []uuid.UUID
+	DeliveryIds []uuid.UUID
+	Attempts    []int32
+	NodeID      uuid.UUID
+}
+
+// Of attempts of a node that found their queue row gone or with another owner: which deliveries were cancelled while it held
+// them. Called by the recorder. Primary key of cancelled_leases, a small table.
+func (q *Queries) CancelledUnderWay(ctx context.Context, db DBTX, arg CancelledUnderWayParams) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, cancelledUnderWay,
+		arg.TenantIds,
+		arg.DeliveryIds,
+		arg.Attempts,
+		arg.NodeID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var delivery_id uuid.UUID
+		if err := rows.Scan(&delivery_id); err != nil {
+			return nil, err
+		}
+		items = append(items, delivery_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const recordAttempts = `-- name: RecordAttempts :many
 with turn as materialized (
   select pg_advisory_xact_lock(uuid_hash_extended($1::uuid, 0)) as taken
@@ -55,7 +96,7 @@ with turn as materialized (
     unnest($11::uuid[]), unnest($12::smallint[]), unnest($13::bytea[]),
     unnest($14::text[]), unnest($15::bytea[]), unnest($16::boolean[])
   ) with ordinality as u(leaf_id, tenant_id, delivery_id, event_id, outcome, bytes, diagnosis, excerpt, fenced, position)
-  where not u.fenced or u.delivery_id in (select delivery_id from closed)
+  where not u.fenced or u.delivery_id in (select delivery_id from closed union all select delivery_id from requeued)
 ), base as (
   update logs set next_index = next_index + (select count(*) from leaf)
   where log_id = $17::integer
@@ -120,11 +161,11 @@ type RecordAttemptsRow struct {
 
 // One batch of results: leaves with their indexes, the queue's change, dead letters, in one statement and so in one
 // transaction. Called by the recorder. A result changes the queue only if its node still holds the lease for just this
-// attempt (fence: lease_owner and attempts). Leaves of attempts are written in any case; the leaf of a dead letter only
-// if its queue row was closed here. Queue rows are looked up by primary key one by one and changed by ctid: a join would
-// let the planner read the whole queue, which looks small to it and may be full of dead rows. The row lock on logs is
-// taken last, when all else is done. A node's batches take turns (advisory lock), so that AwaitRecorder can wait for one
-// whose answer was lost. Returns an index a leaf.
+// attempt (fence: lease_owner and attempts), and its leaves are written only if it did: the leaf of an attempt that changed
+// nothing says so, and comes in a batch of its own, without a result. Queue rows are looked up by primary key one by one and
+// changed by ctid: a join would let the planner read the whole queue, which looks small to it and may be full of dead rows.
+// The row lock on logs is taken last, when all else is done. A node's batches take turns (advisory lock), so that
+// AwaitRecorder can wait for one whose answer was lost. Returns an index a leaf that was written.
 func (q *Queries) RecordAttempts(ctx context.Context, db DBTX, arg RecordAttemptsParams) ([]RecordAttemptsRow, error) {
 	rows, err := db.Query(ctx, recordAttempts,
 		arg.NodeID,

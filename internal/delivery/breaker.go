@@ -20,7 +20,7 @@ type breakerRules struct {
 	window     time.Duration
 	minResults int
 	// The first pause, and the longest: each is twice as long as the one before, and up to a tenth longer at random, so that
-	// destinations that fell together are not all probed together.
+	// destinations that fell together are not all probed together. After a good probe the next one is the first again.
 	pause, maxPause time.Duration
 	// So many probes in a row must succeed.
 	successes int
@@ -60,6 +60,16 @@ type breaker struct {
 
 func (b *breaker) reset() { *b = breaker{state: breakerClosed} }
 
+// closed is a breaker that its probes have closed. They count in its window: without them a destination that fails three times
+// in ten would open it again in one case of six, by five failures among the first ten results.
+func (r breakerRules) closed(now time.Time) breaker {
+	b := breaker{state: breakerClosed}
+	for range r.successes {
+		b.recent.add(r.window, goodSignal, now)
+	}
+	return b
+}
+
 // note takes the result of an attempt that began at started, and reports whether the breaker changed. While the breaker is
 // not closed, only this node's probe counts: other attempts that end now began before it opened. rnd is in [0,1).
 func (b *breaker) note(rules breakerRules, s signal, started, now time.Time, rnd float64) (changed bool) {
@@ -73,13 +83,13 @@ func (b *breaker) note(rules breakerRules, s signal, started, now time.Time, rnd
 	switch s {
 	case goodSignal:
 		if b.successes++; b.successes >= rules.successes {
-			b.reset()
+			*b = rules.closed(now)
 		} else {
 			b.probeAt = now
 		}
 	case badSignal:
-		if b.successes == 0 { // else it works now and then: the pause grows no longer
-			b.pauses++
+		if b.pauses++; b.successes > 0 { // it works now and then
+			b.pauses = 1
 		}
 		b.open(rules, now, rnd)
 	case noSignal:

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -107,6 +108,46 @@ func TestThreeProbesCloseIt(t *testing.T) {
 		if closed := b.state == breakerClosed; closed != (i == 3) {
 			t.Fatalf("state %d after %d good probes", b.state, i)
 		}
+	}
+}
+
+func TestGoodProbeMakesTheNextPauseTheFirstAgain(t *testing.T) {
+	var b breaker
+	b.reset()
+	play(&b, "-----")
+	now := b.probeAt
+	for _, results := range []string{"-", "-", "-", "+", "-"} {
+		b.beginProbe(now, now.Add(time.Minute))
+		b.note(testRules, map[string]signal{"+": goodSignal, "-": badSignal}[results], now, now, 0)
+		if b.probeAt.After(now) {
+			now = b.probeAt
+		}
+	}
+	if b.state != breakerOpen || b.pauses != 1 {
+		t.Errorf("state %d, pause number %d: want the first", b.state, b.pauses)
+	}
+}
+
+// A destination that fails three times in ten at random, and was away, is not held back again and again.
+func TestClosedBreakerStaysClosedWhereMostIsGood(t *testing.T) {
+	const breakers, results = 2000, 1000
+	random := rand.New(rand.NewPCG(1, 2))
+	opened := 0
+	for range breakers {
+		b := testRules.closed(testStart)
+		for i := range results {
+			s, now := goodSignal, testStart.Add(time.Duration(i)*20*time.Millisecond)
+			if random.Float64() < 0.3 {
+				s = badSignal
+			}
+			if b.note(testRules, s, now, now, 0) {
+				opened++
+				break
+			}
+		}
+	}
+	if share := float64(opened) / breakers; share > 0.08 {
+		t.Errorf("%.1f %% of the breakers opened again within %d results", 100*share, results)
 	}
 }
 

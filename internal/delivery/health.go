@@ -86,6 +86,17 @@ func (h *health) isShut(destinationID uuid.UUID) bool {
 	return a != nil && a.shut.Load()
 }
 
+// pauses is how many pauses in a row the breaker of a destination has made, 0 when it is closed.
+func (h *health) pauses(destinationID uuid.UUID) int {
+	if !h.isShut(destinationID) {
+		return 0
+	}
+	a := h.find(destinationID)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return max(1, a.breaker.pauses)
+}
+
 // shutDestinations are those that get nothing but probes.
 func (h *health) shutDestinations() []uuid.UUID {
 	if h.gates.Load() == 0 {
@@ -219,10 +230,14 @@ func (h *health) adopt(a *account, state breakerState, pauses, successes int, pr
 		return
 	}
 	a.generation, a.shared, a.changed = generation, state, false
+	now, before := time.Now(), a.breaker.state
 	a.breaker.reset()
-	if state != breakerClosed {
+	switch {
+	case state != breakerClosed:
 		a.breaker.state, a.breaker.pauses, a.breaker.successes = state, pauses, successes
-		a.breaker.probeAt = time.Now().Add(probeIn)
+		a.breaker.probeAt = now.Add(probeIn)
+	case before != breakerClosed:
+		a.breaker = h.rules.closed(now)
 	}
 	h.setGate(a)
 }

@@ -21,8 +21,8 @@ const (
 	// within seconds, and no statement is long.
 	holdPage     = 5000
 	maxHoldSteps = 10
-	// What one node releases of a destination's backlog in an interval: a few at first, for a destination that has just been
-	// mended, twice as many each time after.
+	// What one node releases of a destination's backlog in an interval (releasePace): a few at first, for a destination that has just
+	// been mended, twice as many each time after.
 	firstRelease = 10
 	maxRelease   = 500
 
@@ -56,9 +56,9 @@ type Holder struct {
 	health     *health
 	claimer    *Claimer
 	log        *slog.Logger
-	released   map[uuid.UUID]int // of each destination that comes back: how many in the last interval
-	read       time.Time         // when other nodes' breakers were read
-	newest     time.Time         // the newest change of a breaker that was read, by the database's clock
+	paces      map[uuid.UUID]releasePace // of active destinations of which something is held
+	read       time.Time                 // when other nodes' breakers were read
+	newest     time.Time                 // the newest change of a breaker that was read, by the database's clock
 	tidied     time.Time
 }
 
@@ -66,7 +66,7 @@ type Holder struct {
 func NewHolder(db *store.DB, routes *route.Table, dispatcher *Dispatcher, claimer *Claimer, log *slog.Logger) *Holder {
 	return &Holder{
 		db: db, routes: routes, dispatcher: dispatcher, health: dispatcher.health, claimer: claimer, log: log,
-		released: make(map[uuid.UUID]int),
+		paces: make(map[uuid.UUID]releasePace),
 	}
 }
 
@@ -166,16 +166,41 @@ func (h *Holder) heldMoments(ctx context.Context) (map[int64]bool, error) {
 	return held, nil
 }
 
+// releasePace is how much of a destination's backlog this node releases in an interval. It outlasts the destination's circuit
+// breaker: what went well before the breaker opened is halved once for each pause, so that a destination that fails now and
+// then has its backlog soon, and one that was long away begins anew.
+type releasePace struct {
+	released int // in the last interval, before a rate or a full lane lessened it
+	pauses   int // of the breaker since then, at most
+}
+
+func (p releasePace) shut(pauses int) releasePace {
+	p.pauses = max(p.pauses, pauses)
+	return p
+}
+
+func (p releasePace) next() releasePace {
+	if p.pauses == 0 {
+		return releasePace{released: min(max(firstRelease, 2*p.released), maxRelease)}
+	}
+	return releasePace{released: max(firstRelease, p.released>>p.pauses)}
+}
+
 // release makes some of what is held for destinations that are delivered to due.
 func (h *Holder) release(ctx context.Context, snapshot *route.Snapshot, held map[int64]bool) error {
-	released := make(map[uuid.UUID]int)
+	paces := make(map[uuid.UUID]releasePace)
 	if len(held) > 0 {
 		for _, destination := range snapshot.ActiveDestinations() {
-			if !held[heldUntil(destination.ID).UnixMicro()] || h.health.isShut(destination.ID) {
+			if !held[heldUntil(destination.ID).UnixMicro()] {
 				continue
 			}
-			n := min(max(firstRelease, 2*h.released[destination.ID]), maxRelease)
-			released[destination.ID] = n
+			if pauses := h.health.pauses(destination.ID); pauses > 0 {
+				paces[destination.ID] = h.paces[destination.ID].shut(pauses)
+				continue
+			}
+			p := h.paces[destination.ID].next()
+			paces[destination.ID] = p
+			n := p.released
 			if destination.RatePerSecond > 0 {
 				n = min(n, max(1, int(holdInterval/h.dispatcher.interval(destination))))
 			}
@@ -187,6 +212,6 @@ func (h *Holder) release(ctx context.Context, snapshot *route.Snapshot, held map
 			}
 		}
 	}
-	h.released = released
+	h.paces = paces
 	return nil
 }

@@ -91,8 +91,59 @@ func TestBacklogOfResumedDestinationComesBackByAndBy(t *testing.T) {
 	if got := n.count("select count(*) from delivery_queue where destination_id = $1 and due_at > now()", other); got != 1000 {
 		t.Errorf("%d of 1000 rows of the destination that is still paused are held", got)
 	}
-	if len(h.released) != 0 {
+	if len(h.paces) != 0 {
 		t.Error("the pace of a destination that has all its deliveries back is still kept")
+	}
+}
+
+func TestBacklogComesBackAtTheRateBeforeTheBreakerOpened(t *testing.T) {
+	n := newRig(t).node()
+	destination := n.destination("http://127.0.0.1:1/", 8)
+	n.setState(destination, "paused")
+	n.backlog(destination, 3000)
+	n.refresh()
+	h := n.holder()
+	n.tick(h)
+	n.setState(destination, "enabled")
+	n.refresh()
+	for range 5 {
+		n.tick(h)
+	}
+	a := n.dispatcher.health.account(n.tenant, destination)
+	interval := func(state breakerState, pauses int) int {
+		t.Helper()
+		a.mu.Lock()
+		a.breaker.reset()
+		a.breaker.state, a.breaker.pauses, a.breaker.probeAt = state, pauses, time.Now().Add(time.Hour)
+		a.changed = false // it is not this test's to tell the database
+		n.dispatcher.health.setGate(a)
+		a.mu.Unlock()
+		before := n.count(dueRows)
+		n.tick(h)
+		return n.count(dueRows) - before
+	}
+	if got := interval(breakerClosed, 0); got != 320 {
+		t.Fatalf("%d rows came back in the sixth interval, want 320", got)
+	}
+	if got := interval(breakerOpen, 1); got >= 0 {
+		t.Errorf("%d rows became due while the breaker was open", got)
+	}
+	for i, want := range []int{160, 320} {
+		if got := interval(breakerClosed, 0); got != want {
+			t.Errorf("%d rows came back in interval %d after a pause, want %d", got, i, want)
+		}
+	}
+	for pauses := range 3 {
+		interval(breakerOpen, pauses+1)
+	}
+	if got := interval(breakerClosed, 0); got != 40 {
+		t.Errorf("%d rows came back after three pauses, want 40", got)
+	}
+	for range 8 {
+		interval(breakerOpen, 10)
+	}
+	if got := interval(breakerClosed, 0); got != firstRelease {
+		t.Errorf("%d rows came back after a long absence, want %d", got, firstRelease)
 	}
 }
 

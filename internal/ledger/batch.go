@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,8 +36,13 @@ func newBatch(nodeID uuid.UUID, logID int32, results []Result) (b *batch, err er
 	}()
 	b.params.NodeID, b.params.LogID = nodeID, logID
 	b.grow(len(results))
+	yielding := yieldingTo(nodeID, results)
 	for i := range results {
-		if err := b.add(i, &results[i]); err != nil {
+		r := &results[i]
+		if slices.Contains(yielding, i) {
+			r = new(results[i].undecided(true))
+		}
+		if err := b.add(i, r); err != nil {
 			return b, fmt.Errorf("leaf of delivery %s: %w", id.Delivery.Text(results[i].Duty.DeliveryID), err)
 		}
 	}
@@ -58,6 +64,7 @@ func (b *batch) grow(n int) {
 func (b *batch) add(i int, r *Result) error {
 	duty, event := r.Duty, r.Duty.Event
 	attempts := duty.Attempts
+	decided := r.Verdict != (Verdict{}) && (r.Attempt == nil || !r.Attempt.Late)
 	if r.Attempt != nil {
 		attempts++
 		leaf, err := EncodeAttempt(attemptLeaf(duty, attempts, r.Attempt))
@@ -69,10 +76,10 @@ func (b *batch) add(i int, r *Result) error {
 			excerpt = r.Attempt.Response.Excerpt
 		}
 		b.leafOf[i] = r.Attempt.ID
-		b.addLeaf(r.Attempt.ID, duty, int16(r.Attempt.Outcome), leaf, store.CleanText(r.Attempt.Diagnosis, maxDiagnosisBytes), excerpt, false)
-		if r.Attempt.Late {
-			return nil
-		}
+		b.addLeaf(r.Attempt.ID, duty, int16(r.Attempt.Outcome), leaf, store.CleanText(r.Attempt.Diagnosis, maxDiagnosisBytes), excerpt, decided)
+	}
+	if !decided {
+		return nil
 	}
 
 	p := &b.params

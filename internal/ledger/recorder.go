@@ -145,55 +145,98 @@ func (r *Recorder) record(ctx context.Context, results []Result, try int) error 
 	if len(results) == 0 {
 		return nil
 	}
-	batch, err := newBatch(r.nodeID, r.logID, results)
-	if err != nil {
-		return r.recordApart(ctx, batch, err)
+	batch, indexes, err := r.write(ctx, results, try)
+	switch {
+	case refused(err) && len(results) > 1:
+		// As a second try: a batch whose code panicked may be committed all the same.
+		return r.apart(results, func(half []Result) error { return r.record(ctx, half, 2) })
+	case refused(err):
+		r.logRefused(batch, err)
+	case err != nil:
+		return err
+	default:
+		if err := r.recordFenced(ctx, batch.fenced(indexes), indexes); err != nil {
+			return err
+		}
+	}
+	r.finish(batch, indexes)
+	return nil
+}
+
+// write commits a batch, from try number try on, until it is committed or refused.
+func (r *Recorder) write(ctx context.Context, results []Result, try int) (b *batch, indexes map[uuid.UUID]int64, err error) {
+	if b, err = newBatch(r.nodeID, r.logID, results); err != nil {
+		return b, nil, &refusal{err}
 	}
 	started := time.Now()
+	err = r.patiently(ctx, len(results), try, func(ctx context.Context, try int) error {
+		indexes, err = r.commit(ctx, b, try, started)
+		return err
+	})
+	return b, indexes, err
+}
+
+// patiently calls do until it succeeds or would fail again however often it is tried: then the error is a refusal. Any other
+// error is ctx's.
+func (r *Recorder) patiently(ctx context.Context, results, try int, do func(ctx context.Context, try int) error) error {
 	for wait := minRetryWait; ; try++ {
-		indexes, err := r.commit(ctx, batch, try, started)
+		err := r.once(ctx, try, do)
 		if err == nil {
-			r.finish(batch, indexes)
 			return nil
 		}
 		if store.IsRowError(err) || errors.Is(err, errPanicked) && try >= maxPanickedTries {
-			return r.recordApart(ctx, batch, err)
+			return &refusal{err}
 		}
-		r.log.Warn("results not recorded, trying again", "results", len(results), "try", try, "error", err)
+		r.log.Warn("results not recorded, trying again", "results", results, "try", try, "error", err)
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("record %d results: %w", len(results), ctx.Err())
+			return fmt.Errorf("record %d results: %w", results, ctx.Err())
 		case <-time.After(wait):
 		}
 		wait = min(2*wait, maxRetryWait)
 	}
 }
 
-// recordApart records the halves of a batch of which one result is refused: it must not hold up the others. When it is
-// alone, its lease runs out and the takeover records the attempt as unknown: not silent, and in nobody's way.
-func (r *Recorder) recordApart(ctx context.Context, b *batch, refusal error) error {
-	if n := len(b.results); n > 1 {
-		// As a second try: a batch whose code panicked may be committed all the same.
-		if err := r.record(ctx, b.results[:n/2], 2); err != nil {
-			return err
-		}
-		return r.record(ctx, b.results[n/2:], 2)
-	}
-	r.log.Error("result refused", "delivery_id", id.Delivery.Text(b.results[0].Duty.DeliveryID), "error", refusal)
-	r.finish(b, nil)
-	return nil
-}
-
-// commit writes the batch once, and returns its leaf indexes. After a failed try it first looks whether that one was
-// committed although its answer was lost.
-func (r *Recorder) commit(ctx context.Context, b *batch, try int, since time.Time) (indexes map[uuid.UUID]int64, err error) {
+// once calls do within a statement's time. A panic is an error: the results are tried again, as they are nowhere else.
+func (r *Recorder) once(ctx context.Context, try int, do func(ctx context.Context, try int) error) (err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			err = fmt.Errorf("%w: %v", errPanicked, panicked) // the batch is tried again: its results are nowhere else
+			err = fmt.Errorf("%w: %v", errPanicked, panicked)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
+	return do(ctx, try)
+}
+
+// refusal is the error of a batch that would fail again, however often it is tried.
+type refusal struct{ error }
+
+func (r *refusal) Unwrap() error { return r.error }
+
+func refused(err error) bool {
+	var r *refusal
+	return errors.As(err, &r)
+}
+
+// apart records the halves of a batch of which one result is refused: it must not hold up the others.
+func (r *Recorder) apart(results []Result, record func(half []Result) error) error {
+	n := len(results)
+	if err := record(results[:n/2]); err != nil {
+		return err
+	}
+	return record(results[n/2:])
+}
+
+// logRefused tells of a result that is refused alone. Its lease runs out and the takeover records the attempt as unknown: not
+// silent, and in nobody's way.
+func (r *Recorder) logRefused(b *batch, err error) {
+	r.log.Error("result refused", "delivery_id", id.Delivery.Text(b.results[0].Duty.DeliveryID), "error", err)
+}
+
+// commit writes the batch once, and returns its leaf indexes. After a failed try it first looks whether that one was
+// committed although its answer was lost.
+func (r *Recorder) commit(ctx context.Context, b *batch, try int, since time.Time) (map[uuid.UUID]int64, error) {
 	if try > 1 {
 		indexes, err := r.committed(ctx, b, since)
 		if err != nil || indexes != nil {
@@ -210,7 +253,7 @@ func (r *Recorder) commit(ctx context.Context, b *batch, try int, since time.Tim
 	if err := fault.Point(fault.RecorderAfterCommit); err != nil {
 		return nil, err
 	}
-	indexes = make(map[uuid.UUID]int64, len(rows))
+	indexes := make(map[uuid.UUID]int64, len(rows))
 	for _, row := range rows {
 		indexes[row.AttemptID] = row.LeafIndex
 	}

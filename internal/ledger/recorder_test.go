@@ -297,14 +297,77 @@ func TestLateResultIsALeafAndChangesNothingElse(t *testing.T) {
 					t.Errorf("the queue changed from %s to %s", before, after)
 				}
 				leaves := r.leaves()
-				if len(leaves) != 1 || leaves[0].leaf.GetAttempt().GetNumber() != 3 || indexes[0] != 0 {
-					t.Errorf("leaves %v, told index %d: want just the attempt, number 3", leaves, indexes[0])
+				if len(leaves) != 1 || leaves[0].leaf.GetAttempt().GetNumber() != 3 || !leaves[0].leaf.GetAttempt().GetLate() || indexes[0] != 0 {
+					t.Errorf("leaves %v, told index %d: want just the attempt, number 3, late", leaves, indexes[0])
 				}
 				if got := r.count("select count(*) from dead_letters"); got != 0 {
 					t.Errorf("%d dead letters", got)
 				}
 			})
 		}
+	}
+}
+
+func TestLateResultsOfABatchDoNotTouchTheOthers(t *testing.T) {
+	r := newSharedRig(t)
+	node := id.New()
+	var results []Result
+	late := make(map[uuid.UUID]bool)
+	for i := range 100 {
+		result := Result{Duty: r.duty(node, 0), Attempt: succeeded(node), Verdict: Verdict{Delivered: true}}
+		if i%2 == 0 {
+			result.Attempt, result.Verdict = failed(node), Verdict{RetryAt: time.Now().Add(time.Hour)}
+		}
+		if late[result.Attempt.ID] = i%5 == 0; late[result.Attempt.ID] {
+			r.exec(`update delivery_queue set lease_owner = $2 where delivery_id = $1`, result.Duty.DeliveryID, id.New())
+		}
+		results = append(results, result)
+	}
+	indexes := r.record(node, results...)
+	leaves := r.leaves()
+	if len(leaves) != len(results) {
+		t.Fatalf("%d leaves for %d attempts", len(leaves), len(results))
+	}
+	for i, result := range results {
+		leaf := leaves[indexes[i]]
+		if got := leaf.leaf.GetAttempt().GetLate(); leaf.attemptID != result.Attempt.ID || got != late[result.Attempt.ID] {
+			t.Errorf("result %d was told the leaf of attempt %s, late %v: want its own, late %v", i, leaf.attemptID, got, late[result.Attempt.ID])
+		}
+	}
+	if got := r.count("select count(*) from delivery_queue where attempts = 0 and lease_owner is not null"); got != 20 {
+		t.Errorf("%d deliveries are with their new owners, want 20", got)
+	}
+	if got := r.count("select count(*) from delivery_queue"); got != 20+40 {
+		t.Errorf("%d deliveries are live, want 60", got)
+	}
+}
+
+// Others took this node for dead while it was cut off, and then it was the first to claim its own row.
+func TestOwnResultCountsBesideItsOwnTakeover(t *testing.T) {
+	for name, ownFirst := range map[string]bool{"result first": true, "takeover first": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newSharedRig(t)
+			node := id.New()
+			own := Result{Duty: r.duty(node, 0), Attempt: succeeded(node), Verdict: Verdict{Delivered: true}}
+			takeover := Result{Duty: own.Duty, Attempt: LostAttempt(node, "https://example.com/"), Verdict: Verdict{RetryAt: time.Now()}}
+			results := []Result{own, takeover}
+			if !ownFirst {
+				results = []Result{takeover, own}
+			}
+			r.record(node, results...)
+			for _, leaf := range r.leaves() {
+				a := leaf.leaf.GetAttempt()
+				if lost := a.GetOutcome() == leafv1.Outcome_OUTCOME_UNKNOWN; a.GetLate() != lost {
+					t.Errorf("outcome %v, late %v", a.GetOutcome(), a.GetLate())
+				}
+			}
+			if got := len(r.leaves()); got != 2 {
+				t.Errorf("%d leaves, want 2", got)
+			}
+			if got := r.count("select count(*) from delivery_queue"); got != 0 {
+				t.Error("what was delivered is still queued")
+			}
+		})
 	}
 }
 

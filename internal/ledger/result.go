@@ -62,7 +62,8 @@ type Attempt struct {
 	RetryAfter time.Duration
 	// Diagnosis is for people; the log does not hold it.
 	Diagnosis string
-	// Late says that the lease had run out when the result came: it is recorded, and changes nothing else.
+	// Late says that the node had lost the lease when the result came: it is recorded, and changes nothing else. Whoever
+	// makes the attempt sets it when the lease has run out; that others took the lease away, the recorder finds out.
 	Late bool
 }
 
@@ -75,7 +76,8 @@ type Response struct {
 	Excerpt []byte
 }
 
-// Verdict is what follows an attempt: one of Delivered, RetryAt and Dead is set.
+// Verdict is what follows an attempt: one of Delivered, RetryAt and Dead is set. The zero value decides nothing: the attempt
+// is recorded, and that is all.
 type Verdict struct {
 	// Delivered closes the delivery.
 	Delivered bool

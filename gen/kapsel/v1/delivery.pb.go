@@ -167,7 +167,9 @@ type Delivery struct {
 	State DeliveryState `protobuf:"varint,5,opt,name=state,proto3,enum=kapsel.v1.DeliveryState" json:"state,omitempty"`
 	// Number of attempts recorded so far.
 	Attempts int32 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	// When the next attempt is due. Unset unless PENDING.
+	// When the next attempt is due. Behind an open circuit breaker: when the destination is tried again, with this delivery or
+	// another one, so that this one is sent then at the earliest. Unset unless PENDING, and while the time is not known: behind
+	// others of its key, and while a backlog comes back.
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
 	// The last attempt that was recorded. Unset: none was.
 	LastAttempt *Attempt `protobuf:"bytes,8,opt,name=last_attempt,json=lastAttempt,proto3" json:"last_attempt,omitempty"`
@@ -177,7 +179,7 @@ type Delivery struct {
 	CloseTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=close_time,json=closeTime,proto3" json:"close_time,omitempty"`
 	// Delivery that this one repeats, dlv_…. Empty: it is the first of the event to the destination.
 	ReplayOf string `protobuf:"bytes,11,opt,name=replay_of,json=replayOf,proto3" json:"replay_of,omitempty"`
-	// Why it is held or was cancelled, for people. Empty otherwise.
+	// Why it is held, waits behind an open circuit breaker, or was cancelled, for people. Empty otherwise.
 	StateDetail   string `protobuf:"bytes,12,opt,name=state_detail,json=stateDetail,proto3" json:"state_detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -67,7 +67,9 @@ export type Delivery = Message<"kapsel.v1.Delivery"> & {
   attempts: number;
 
   /**
-   * When the next attempt is due. Unset unless PENDING.
+   * When the next attempt is due. Behind an open circuit breaker: when the destination is tried again, with this delivery or
+   * another one, so that this one is sent then at the earliest. Unset unless PENDING, and while the time is not known: behind
+   * others of its key, and while a backlog comes back.
    *
    * @generated from field: google.protobuf.Timestamp next_attempt_time = 7;
    */
@@ -102,7 +104,7 @@ export type Delivery = Message<"kapsel.v1.Delivery"> & {
   replayOf: string;
 
   /**
-   * Why it is held or was cancelled, for people. Empty otherwise.
+   * Why it is held, waits behind an open circuit breaker, or was cancelled, for people. Empty otherwise.
    *
    * @generated from field: string state_detail = 12;
    */
