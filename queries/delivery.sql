@@ -59,9 +59,9 @@ select e.tenant_id, e.event_id, e.received_at, e.body, e.headers, e.content_type
 from (
   select u.tenant_id, u.event_id, u.position, sum(length(e.body)) over (order by u.position) as total_bytes
   from rows from (unnest(@tenant_ids::uuid[]), unnest(@event_ids::uuid[])) with ordinality as u(tenant_id, event_id, position)
-  join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id
+  join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id and not e.erased
 ) u
-join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id
+join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id and not e.erased
 where u.total_bytes <= @max_bytes::bigint or u.position = 1
 order by u.position;
 
@@ -173,7 +173,7 @@ with vanished as (
       select (select d.ctid from delivery_queue d where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id)
       from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[])) as u(tenant_id, delivery_id)))
     and q.lease_owner = @node_id::uuid
-    and not exists (select from events e where e.tenant_id = q.tenant_id and e.event_id = q.event_id)
+    and not exists (select from events e where e.tenant_id = q.tenant_id and e.event_id = q.event_id and not e.erased)
   returning q.tenant_id, q.delivery_id, q.event_id, q.destination_id, q.attempts
 )
 insert into cancellations (tenant_id, delivery_id, event_id, destination_id, attempts, reason)

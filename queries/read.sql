@@ -2,17 +2,17 @@
 
 -- name: GetEvent :one
 -- Primary key of events, one partition.
-select event_id, tenant_id, endpoint_id, received_at, headers, content_type, event_type, dedup_key, source_address, verification, defect,
+select event_id, tenant_id, endpoint_id, received_at, headers, content_type, event_type, dedup_key, source_address, verification, defect, erased,
   length(body)::integer as body_bytes, sha256(body) as body_sha256
 from events where tenant_id = @tenant_id and event_id = @event_id;
 
 -- name: GetEventPayload :one
-select body, content_type from events where tenant_id = @tenant_id and event_id = @event_id;
+select body, content_type, erased from events where tenant_id = @tenant_id and event_id = @event_id;
 
 -- name: ListEvents :many
 -- The newest first: ids are UUIDv7. Primary key of events, in the partitions between from_id and before_id. Empty arrays
 -- and texts do not filter. An id_from above id_to is the id of no event; dedup keys are stored as "<source>:<key>".
-select event_id, tenant_id, endpoint_id, received_at, content_type, event_type, dedup_key, source_address, verification, defect,
+select event_id, tenant_id, endpoint_id, received_at, content_type, event_type, dedup_key, source_address, verification, defect, erased,
   length(body)::integer as body_bytes, sha256(body) as body_sha256
 from events
 where tenant_id = @tenant_id and event_id >= @from_id and event_id < @before_id

@@ -6,7 +6,7 @@
 select d.tenant_id, d.dead_letter_id, d.event_id, d.endpoint_id, d.destination_id, d.reason, d.attempts, d.diagnosis, d.log_id,
   d.leaf_index, d.dead_at,
   coalesce((select e.event_type from events e where e.tenant_id = d.tenant_id and e.event_id = d.event_id), '')::text as event_type,
-  exists (select from events e where e.tenant_id = d.tenant_id and e.event_id = d.event_id)::boolean as has_payload,
+  exists (select from events e where e.tenant_id = d.tenant_id and e.event_id = d.event_id and not e.erased)::boolean as has_payload,
   exists (select from destinations t where t.tenant_id = d.tenant_id and t.destination_id = d.destination_id)::boolean as has_destination,
   coalesce((select r.delivery_id from redeliveries r where r.tenant_id = d.tenant_id and r.replay_of = d.dead_letter_id
     order by r.delivery_id desc limit 1), '00000000-0000-0000-0000-000000000000')::uuid as replayed_by
@@ -48,7 +48,7 @@ select count(*) from (
 select d.tenant_id, d.dead_letter_id, d.event_id, d.endpoint_id, d.destination_id, d.reason, d.attempts, d.diagnosis, d.log_id,
   d.leaf_index, d.dead_at,
   coalesce((select e.event_type from events e where e.tenant_id = d.tenant_id and e.event_id = d.event_id), '')::text as event_type,
-  exists (select from events e where e.tenant_id = d.tenant_id and e.event_id = d.event_id)::boolean as has_payload,
+  exists (select from events e where e.tenant_id = d.tenant_id and e.event_id = d.event_id and not e.erased)::boolean as has_payload,
   exists (select from destinations t where t.tenant_id = d.tenant_id and t.destination_id = d.destination_id)::boolean as has_destination,
   coalesce((select r.delivery_id from redeliveries r where r.tenant_id = d.tenant_id and r.replay_of = d.dead_letter_id
     order by r.delivery_id desc limit 1), '00000000-0000-0000-0000-000000000000')::uuid as replayed_by

@@ -21,11 +21,11 @@ func (s *tenantService) ListAuditEntries(ctx context.Context, request *kapselv1.
 	}
 	if t := request.GetRange().GetStartTime(); t != nil {
 		params.CreatedFrom = clampTime(t)
-		params.FromID = firstIDAt(params.CreatedFrom.Add(-idSlack))
+		params.FromID = id.Floor(params.CreatedFrom.Add(-idSlack))
 	}
 	if t := request.GetRange().GetEndTime(); t != nil {
 		params.CreatedBefore = clampTime(t)
-		params.BeforeID = firstIDAt(params.CreatedBefore.Add(idSlack))
+		params.BeforeID = id.Floor(params.CreatedBefore.Add(idSlack))
 	}
 	if page.before.String() < params.BeforeID.String() {
 		params.BeforeID = page.before

@@ -197,7 +197,7 @@ func (l *deliveryList) gather(ctx context.Context, anchors []store.DeliveryAncho
 	oldest, newest := eventIDs[len(eventIDs)-1], eventIDs[0]
 	if l.wantsState(live...) {
 		queued, err := l.DB.FirstDeliveries(ctx, l.tx, store.FirstDeliveriesParams{
-			TenantID: l.tenantID, EventIds: eventIDs, OldestEventID: oldest, EndID: firstIDAt(id.Time(newest).Add(fanOutTime)),
+			TenantID: l.tenantID, EventIds: eventIDs, OldestEventID: oldest, EndID: id.Floor(id.Time(newest).Add(fanOutTime)),
 		})
 		if err != nil {
 			return nil, err

@@ -21,13 +21,17 @@ import (
 // describeEvent makes the resource of a row, without its headers.
 func describeEvent(row store.ListEventsRow, fates map[uuid.UUID]*fate) *kapselv1.Event {
 	_, key, _ := strings.Cut(row.DedupKey, ":") // stored with where it came from
-	return &kapselv1.Event{
+	event := &kapselv1.Event{
 		Id: id.Event.Text(row.EventID), EndpointId: id.Endpoint.Text(row.EndpointID),
 		ReceivedAt: timestamppb.New(row.ReceivedAt), State: fates[row.EventID].state(row.Defect != ""),
 		EventType: row.EventType, ContentType: row.ContentType,
 		PayloadBytes: int64(row.BodyBytes), PayloadSha256: row.BodySHA256,
 		DeduplicationKey: key, Verification: row.Verification, SourceAddress: row.SourceAddress, Defect: row.Defect,
 	}
+	if row.Erased {
+		event.PayloadGone, event.PayloadSha256 = true, nil
+	}
+	return event
 }
 
 // describeHeaders reads header lines as they are stored, "Name: value\r\n" each.
@@ -111,7 +115,7 @@ const fanOutTime = 10 * time.Second
 // queuedDeliveries reads what is live of events, the oldest and the newest of which are given.
 func (a *api) queuedDeliveries(ctx context.Context, tx pgx.Tx, tenantID, oldest, newest uuid.UUID, eventIDs []uuid.UUID) ([]store.QueuedDeliveriesRow, error) {
 	return a.DB.QueuedDeliveries(ctx, tx, store.QueuedDeliveriesParams{
-		TenantID: tenantID, EventIds: eventIDs, OldestEventID: oldest, EndID: firstIDAt(id.Time(newest).Add(fanOutTime)),
+		TenantID: tenantID, EventIds: eventIDs, OldestEventID: oldest, EndID: id.Floor(id.Time(newest).Add(fanOutTime)),
 	})
 }
 

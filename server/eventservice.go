@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -46,7 +45,7 @@ func (s *eventService) GetEvent(ctx context.Context, request *kapselv1.GetEventR
 		response.Event = describeEvent(store.ListEventsRow{
 			EventID: row.EventID, TenantID: row.TenantID, EndpointID: row.EndpointID, ReceivedAt: row.ReceivedAt,
 			ContentType: row.ContentType, EventType: row.EventType, DedupKey: row.DedupKey, SourceAddress: row.SourceAddress,
-			Verification: row.Verification, Defect: row.Defect, BodyBytes: row.BodyBytes, BodySHA256: row.BodySHA256,
+			Verification: row.Verification, Defect: row.Defect, Erased: row.Erased, BodyBytes: row.BodyBytes, BodySHA256: row.BodySHA256,
 		}, fates)
 		response.Event.Headers = describeHeaders(row.Headers)
 		return nil
@@ -119,6 +118,9 @@ func (s *eventService) GetPayload(ctx context.Context, request *kapselv1.GetPayl
 	if err != nil {
 		return nil, err
 	}
+	if row.Erased {
+		return nil, payloadGone()
+	}
 	return &kapselv1.GetPayloadResponse{Payload: row.Body, ContentType: row.ContentType}, nil
 }
 
@@ -139,11 +141,11 @@ func listEventsParams(filter *kapselv1.EventFilter) store.ListEventsParams {
 	}
 	if t := filter.GetReceived().GetStartTime(); t != nil {
 		params.ReceivedFrom = clampTime(t)
-		params.FromID = firstIDAt(params.ReceivedFrom.Add(-idSlack))
+		params.FromID = id.Floor(params.ReceivedFrom.Add(-idSlack))
 	}
 	if t := filter.GetReceived().GetEndTime(); t != nil {
 		params.ReceivedBefore = clampTime(t)
-		params.BeforeID = firstIDAt(params.ReceivedBefore.Add(idSlack))
+		params.BeforeID = id.Floor(params.ReceivedBefore.Add(idSlack))
 	}
 	for _, text := range filter.GetEndpointIds() {
 		if endpointID, err := id.Endpoint.Parse(text); err == nil {
@@ -174,15 +176,6 @@ func clampTime(t *timestamppb.Timestamp) time.Time {
 	return at
 }
 
-// firstIDAt is the smallest UUIDv7 of a moment.
-func firstIDAt(at time.Time) (first uuid.UUID) {
-	ms := min(max(at.UnixMilli(), 0), math.MaxInt64>>16)
-	for i := range 6 {
-		first[i] = byte(ms >> (8 * (5 - i)))
-	}
-	return first
-}
-
 // idRange is the range of ids whose text begins with prefix.
 func idRange(kind id.Kind, prefix string) (from, to uuid.UUID, found bool) {
 	digits, found := strings.CutPrefix(prefix, string(kind)+"_")
@@ -200,6 +193,10 @@ func idRange(kind id.Kind, prefix string) (from, to uuid.UUID, found bool) {
 
 // idDigits of an id's text after its kind.
 const idDigits = 26
+
+func payloadGone() *refusal {
+	return refuse(kapselv1.ErrorReason_ERROR_REASON_PAYLOAD_GONE, "the payload of the event is gone")
+}
 
 func noSuchEvent() *refusal {
 	return refuse(kapselv1.ErrorReason_ERROR_REASON_EVENT_NOT_FOUND, "there is no such event")

@@ -45,8 +45,8 @@ func (s *deliveryService) RetryDelivery(ctx context.Context, request *kapselv1.R
 		}
 		eventID, _ := id.Event.Parse(present.EventId)
 		event, err := s.DB.GetEvent(ctx, tx, tenantID, eventID)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return refuse(kapselv1.ErrorReason_ERROR_REASON_PAYLOAD_GONE, "the payload of its event is gone")
+		if errors.Is(err, pgx.ErrNoRows) || err == nil && event.Erased {
+			return payloadGone()
 		}
 		if err != nil {
 			return err
@@ -129,6 +129,9 @@ func (s *eventService) ReplayEvent(ctx context.Context, request *kapselv1.Replay
 		}
 		if err != nil {
 			return err
+		}
+		if event.Erased {
+			return payloadGone()
 		}
 		destinationIDs, err := s.replayTo(ctx, tx, event, request.DestinationIds)
 		if err != nil {

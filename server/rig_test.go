@@ -96,6 +96,7 @@ func newRig(t *testing.T) *rig {
 	r.deps = Deps{
 		DB: db.Requests, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer), Keyring: keys,
 		Reader: reader, Heads: heads, Seal: sealer.SealAll, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder), Backlog: delivery.NewBacklog(db),
+		Eraser:    ledger.NewEraser(db, nodeID, testLogID, log, func(int) { sealer.Wake() }),
 		PublicURL: "https://kapsel.example.com/", AllowedDestinations: allowed,
 		Logger: log, Version: "test", Ready: func() error { return nil },
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/kapsel-dev/kapsel/gen/kapsel/v1/kapselv1connect"
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
+	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
@@ -43,6 +44,7 @@ type Deps struct {
 	Authenticator *tenant.Authenticator
 	Tester        *delivery.Tester
 	Backlog       delivery.Backlog
+	Eraser        *ledger.Eraser
 	// PublicURL is how clients reach this service, without a trailing slash.
 	PublicURL string
 	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.

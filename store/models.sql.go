@@ -151,6 +151,19 @@ type Endpoint struct {
 	UpdatedAt       time.Time
 }
 
+type Erasure struct {
+	TenantID      uuid.UUID
+	EventID       uuid.UUID
+	Reason        string
+	RequestedAt   time.Time
+	LookAt        time.Time
+	PayloadSHA256 []byte
+	PayloadBytes  *int64
+	AfterEvent    uuid.UUID
+	AfterIndex    int64
+	FinishedAt    *time.Time
+}
+
 type Log struct {
 	LogID     int32
 	Origin    string

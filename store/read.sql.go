@@ -344,7 +344,7 @@ func (q *Queries) GetDeadLetter(ctx context.Context, db DBTX, tenantID uuid.UUID
 
 const getEvent = `-- name: GetEvent :one
 
-select event_id, tenant_id, endpoint_id, received_at, headers, content_type, event_type, dedup_key, source_address, verification, defect,
+select event_id, tenant_id, endpoint_id, received_at, headers, content_type, event_type, dedup_key, source_address, verification, defect, erased,
   length(body)::integer as body_bytes, sha256(body) as body_sha256
 from events where tenant_id = $1 and event_id = $2
 `
@@ -361,6 +361,7 @@ type GetEventRow struct {
 	SourceAddress string
 	Verification  string
 	Defect        string
+	Erased        bool
 	BodyBytes     int32
 	BodySHA256    []byte
 }
@@ -382,6 +383,7 @@ func (q *Queries) GetEvent(ctx context.Context, db DBTX, tenantID uuid.UUID, eve
 		&i.SourceAddress,
 		&i.Verification,
 		&i.Defect,
+		&i.Erased,
 		&i.BodyBytes,
 		&i.BodySHA256,
 	)
@@ -389,18 +391,19 @@ func (q *Queries) GetEvent(ctx context.Context, db DBTX, tenantID uuid.UUID, eve
 }
 
 const getEventPayload = `-- name: GetEventPayload :one
-select body, content_type from events where tenant_id = $1 and event_id = $2
+select body, content_type, erased from events where tenant_id = $1 and event_id = $2
 `
 
 type GetEventPayloadRow struct {
 	Body        []byte
 	ContentType string
+	Erased      bool
 }
 
 func (q *Queries) GetEventPayload(ctx context.Context, db DBTX, tenantID uuid.UUID, eventID uuid.UUID) (GetEventPayloadRow, error) {
 	row := db.QueryRow(ctx, getEventPayload, tenantID, eventID)
 	var i GetEventPayloadRow
-	err := row.Scan(&i.Body, &i.ContentType)
+	err := row.Scan(&i.Body, &i.ContentType, &i.Erased)
 	return i, err
 }
 
@@ -540,7 +543,7 @@ func (q *Queries) LeavesOfEvent(ctx context.Context, db DBTX, arg LeavesOfEventP
 }
 
 const listEvents = `-- name: ListEvents :many
-select event_id, tenant_id, endpoint_id, received_at, content_type, event_type, dedup_key, source_address, verification, defect,
+select event_id, tenant_id, endpoint_id, received_at, content_type, event_type, dedup_key, source_address, verification, defect, erased,
   length(body)::integer as body_bytes, sha256(body) as body_sha256
 from events
 where tenant_id = $1 and event_id >= $2 and event_id < $3
@@ -580,6 +583,7 @@ type ListEventsRow struct {
 	SourceAddress string
 	Verification  string
 	Defect        string
+	Erased        bool
 	BodyBytes     int32
 	BodySHA256    []byte
 }
@@ -619,6 +623,7 @@ func (q *Queries) ListEvents(ctx context.Context, db DBTX, arg ListEventsParams)
 			&i.SourceAddress,
 			&i.Verification,
 			&i.Defect,
+			&i.Erased,
 			&i.BodyBytes,
 			&i.BodySHA256,
 		); err != nil {

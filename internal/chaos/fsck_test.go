@@ -44,6 +44,7 @@ func TestFsckFindsEachKindOfDamage(t *testing.T) {
 		"the last leaf is removed":      {"dense", `delete from attempts where leaf_index = (select max(leaf_index) from attempts)`},
 		"a leaf is there twice":         {"dense", `insert into attempts select log_id, leaf_index, recorded_at - interval '1 us', tenant_id, attempt_id, delivery_id, event_id, outcome, leaf, diagnosis, response_excerpt from attempts where leaf_index = 7`},
 		"a leaf was not counted":        {"dense", `update logs set next_index = next_index - 1`},
+		"a leaf's bytes are removed":    {"erasure names", `update attempts set leaf = '', diagnosis = '', response_excerpt = '' where leaf_index = 5`},
 		"a leaf's bytes are changed":    {"tiles", `update attempts set leaf = set_byte(leaf, 3, get_byte(leaf, 3) # 1) where leaf_index = 5`},
 		"a leaf's column is changed":    {"says what", `update attempts set outcome = 2 where leaf_index = 5`},
 		"a leaf's event is changed":     {"says what", `update attempts set event_id = delivery_id where leaf_index = 6`},

@@ -21,7 +21,7 @@ from attempts a
 left join delivery_queue q on q.tenant_id = a.tenant_id and q.delivery_id = a.delivery_id
 left join dead_letters d on d.tenant_id = a.tenant_id and d.dead_letter_id = a.delivery_id
 left join cancellations c on c.tenant_id = a.tenant_id and c.delivery_id = a.delivery_id
-where a.log_id = $1
+where a.log_id = $1 and a.delivery_id <> a.attempt_id
 order by a.delivery_id, a.leaf_index`
 
 // delivery is what the ledger says of one delivery, and where it is.
@@ -31,6 +31,7 @@ type delivery struct {
 	beingTaken              bool   // queued, and a lost node's attempt is not recorded yet
 	numbers                 map[uint32]*tries
 	first, last             uint32
+	erased                  bool // leaves of it have no bytes: how its attempts went is not known any more
 }
 
 // tries are the attempts of one number: one, or more when a node lost its lease while its attempt was under way.
@@ -53,6 +54,9 @@ func (r *run) checkDeliveries(ctx context.Context) error {
 		if at.id != uuid.Nil {
 			places.Examined++
 			at.checkPlace(places)
+			if at.erased {
+				return
+			}
 			at.checkNumbers(numbers, r.ledgerFrom)
 		}
 	}
@@ -63,6 +67,7 @@ func (r *run) checkDeliveries(ctx context.Context) error {
 			at = next
 			at.numbers = make(map[uint32]*tries)
 		}
+		at.erased = at.erased || len(bytes) == 0
 		leaf := new(leafv1.Leaf)
 		if proto.Unmarshal(bytes, leaf) != nil {
 			return nil // checkLog reports it
@@ -127,7 +132,7 @@ func (d *delivery) checkPlace(check *Check) {
 	switch {
 	case len(in) > 1:
 		check.violate(id.Delivery.Text(d.id), "is in several places: %v", in)
-	case len(in) == 0 && !fenced:
+	case len(in) == 0 && !fenced && !d.erased:
 		check.violate(id.Delivery.Text(d.id), "has %d attempts, none of them final, and is in no place", len(d.numbers))
 	}
 }

@@ -90,8 +90,12 @@ func (r *run) checkChunk(ctx context.Context, c *logChecks, tree *tree, first, a
 			c.dense.violate(leafName(want), "and all up to %d are missing", l.index-1)
 		}
 		want = l.index + 1
+		if len(l.leaf) == 0 { // erased: its hash is the one that was sealed
+			c.erased.blank(l.index)
+			return nil
+		}
 		hashes[l.index-at] = merkle.LeafHash(l.leaf)
-		l.check(c.columns, named)
+		l.check(c, named)
 		return nil
 	})
 	if err != nil {
@@ -99,6 +103,9 @@ func (r *run) checkChunk(ctx context.Context, c *logChecks, tree *tree, first, a
 	}
 	if want < stop && stop > first {
 		c.dense.violate(leafName(want), "and all up to %d are missing", stop-1)
+	}
+	if err := r.checkNamed(ctx, &c.erased, c.erasures); err != nil {
+		return err
 	}
 	if c.payloads != nil {
 		if err := r.checkPayloads(ctx, c.payloads, named); err != nil {
@@ -112,7 +119,8 @@ func (r *run) checkChunk(ctx context.Context, c *logChecks, tree *tree, first, a
 }
 
 // check compares a leaf with the columns beside it.
-func (l *row) check(check *Check, named map[uuid.UUID]payload) {
+func (l *row) check(c *logChecks, named map[uuid.UUID]payload) {
+	check := c.columns
 	check.Examined++
 	leaf := new(leafv1.Leaf)
 	if err := proto.Unmarshal(l.leaf, leaf); err != nil {
@@ -155,6 +163,18 @@ func (l *row) check(check *Check, named map[uuid.UUID]payload) {
 			wrong = "dead letter's number of attempts"
 		}
 		named[l.event] = payload{l.tenant, l.index, d.GetPayloadSha256(), d.GetPayloadBytes()}
+	case *leafv1.Leaf_Erasure:
+		e := kind.Erasure
+		same("tenant", e.GetTenantId(), l.tenant)
+		same("erasure", e.GetErasureId(), l.attempt)
+		same("delivery, which is none", e.GetErasureId(), l.delivery)
+		if len(e.GetEventId()) > 0 {
+			same("event", e.GetEventId(), l.event)
+		}
+		if wrong == "" && l.outcome != 0 {
+			wrong = "outcome"
+		}
+		c.erased.name(c.erasures, l.index, l.tenant, e)
 	default:
 		wrong = "kind"
 	}
@@ -180,7 +200,7 @@ func (r *run) checkPayloads(ctx context.Context, check *Check, named map[uuid.UU
 	}
 	rows, err := r.tx.Query(ctx, `select e.event_id, sha256(e.body), length(e.body)
 		from unnest($1::uuid[], $2::uuid[]) as u(tenant_id, event_id)
-		join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id`, tenants, events)
+		join events e on e.tenant_id = u.tenant_id and e.event_id = u.event_id and not e.erased`, tenants, events)
 	if err != nil {
 		return err
 	}

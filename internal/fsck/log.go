@@ -19,7 +19,8 @@ const leafChunk = 20 * merkle.TileWidth
 
 // logChecks are the checks of the one pass over the log.
 type logChecks struct {
-	dense, columns, payloads, tiles, heads *Check
+	dense, columns, erasures, payloads, tiles, heads *Check
+	erased                                           erased
 }
 
 // head is a published head as the database has it.
@@ -34,10 +35,11 @@ type head struct {
 func (r *run) checkLog(ctx context.Context) error {
 	began := time.Now()
 	c := logChecks{
-		dense:   r.newCheck("leaf indexes are dense, from 0 to the next index"),
-		columns: r.newCheck("a leaf says what its row says"),
-		tiles:   r.newCheck("tiles are those of the leaves"),
-		heads:   r.newCheck("heads are signed, in order, and have the root of the leaves"),
+		dense:    r.newCheck("leaf indexes are dense, from 0 to the next index"),
+		columns:  r.newCheck("a leaf says what its row says"),
+		erasures: r.newCheck("leaves without bytes are those that an erasure names"),
+		tiles:    r.newCheck("tiles are those of the leaves"),
+		heads:    r.newCheck("heads are signed, in order, and have the root of the leaves"),
 	}
 	if r.Deep {
 		c.payloads = r.newCheck("payloads are those that the leaves name")
@@ -70,6 +72,7 @@ func (r *run) checkLog(ctx context.Context) error {
 			return err
 		}
 	}
+	c.erased.finish(c.erasures)
 	if err := r.checkBeyond(ctx, next, c.dense); err != nil {
 		return err
 	}
@@ -79,7 +82,7 @@ func (r *run) checkLog(ctx context.Context) error {
 	if err := r.checkHighWater(origin, next, sealed, tree, c.heads); err != nil {
 		return err
 	}
-	for _, check := range []*Check{c.dense, c.columns, c.tiles, c.heads, c.payloads} {
+	for _, check := range []*Check{c.dense, c.columns, c.erasures, c.tiles, c.heads, c.payloads} {
 		if check != nil {
 			check.Took = time.Since(began)
 		}

@@ -61,7 +61,7 @@ var rules = []rule{
 			left join (
 			  select event_id, count(distinct delivery_id) as placed from (
 			    select event_id, delivery_id from delivery_queue
-			    union all select event_id, delivery_id from attempts
+			    union all select event_id, delivery_id from attempts where delivery_id <> attempt_id
 			    union all select event_id, dead_letter_id from dead_letters
 			    union all select event_id, delivery_id from cancellations
 			  ) places

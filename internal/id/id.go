@@ -4,6 +4,7 @@ package id
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -52,6 +53,15 @@ func (k Kind) Parse(text string) (uuid.UUID, error) {
 		return uuid.Nil, fmt.Errorf("id %s_…: %w", k, err)
 	}
 	return uuid.UUID(bytes), nil
+}
+
+// Floor is the smallest UUIDv7 of a moment.
+func Floor(at time.Time) (first uuid.UUID) {
+	ms := min(max(at.UnixMilli(), 0), math.MaxInt64>>16)
+	for i := range 6 {
+		first[i] = byte(ms >> (8 * (5 - i)))
+	}
+	return first
 }
 
 // Time is the moment, to the millisecond, at which u was made.

@@ -104,7 +104,7 @@ func (b *batch) bury(i int, r *Result, attempts int) error {
 	letter := &leafv1.DeadLetter{
 		EventId: event.ID[:], TenantId: event.TenantID[:], EndpointId: event.EndpointID[:],
 		Reason: r.Verdict.Dead, Attempts: uint32(attempts),
-		PayloadSha256: event.BodySHA256[:], PayloadBytes: uint64(len(event.Body)),
+		PayloadSha256: event.BodySHA256[:], PayloadBytes: event.payloadBytes(),
 		ReceivedAt: timestamppb.New(event.ReceivedAt), DeadAt: timestamppb.Now(),
 		DiagnosisSha256: digest[:], NodeId: b.params.NodeID[:],
 	}
@@ -156,7 +156,7 @@ func attemptLeaf(duty Duty, number int, a *Attempt) *leafv1.Attempt {
 		AttemptId: a.ID[:], DeliveryId: duty.DeliveryID[:], EventId: event.ID[:], TenantId: event.TenantID[:],
 		EndpointId: event.EndpointID[:], DestinationId: duty.DestinationID[:],
 		Number:        uint32(number),
-		PayloadSha256: event.BodySHA256[:], PayloadBytes: uint64(len(event.Body)),
+		PayloadSha256: event.BodySHA256[:], PayloadBytes: event.payloadBytes(),
 		Url:        a.URL,
 		ReceivedAt: timestamppb.New(event.ReceivedAt),
 		Outcome:    a.Outcome, Failure: a.Failure, StatusCode: uint32(a.StatusCode),

@@ -127,6 +127,9 @@ func (c *CancelledLeases) known(ctx context.Context, tx pgx.Tx, lease store.Canc
 		return false, fmt.Errorf("read attempts: %w", err)
 	}
 	for _, row := range rows {
+		if len(row.Leaf) == 0 && len(rows) > int(lease.Attempts) { // erased: its number is not known any more
+			return true, nil
+		}
 		leaf := new(leafv1.Leaf)
 		if err := proto.Unmarshal(row.Leaf, leaf); err != nil {
 			return false, fmt.Errorf("decode leaf %d: %w", row.LeafIndex, err)
@@ -141,28 +144,45 @@ func (c *CancelledLeases) known(ctx context.Context, tx pgx.Tx, lease store.Canc
 // lost is the attempt of a lost node; nil when the event is gone, without which there can be no leaf. Its verdict is none:
 // the queue has no row that it could change.
 func (c *CancelledLeases) lost(ctx context.Context, tx pgx.Tx, lease store.CancelledLease) (*Result, error) {
-	events, err := c.db.LoadEvents(ctx, tx, []uuid.UUID{lease.TenantID}, []uuid.UUID{lease.EventID}, maxEventBytes)
-	if err != nil {
-		return nil, fmt.Errorf("load event: %w", err)
+	event, err := c.event(ctx, tx, lease)
+	if err != nil || event == nil {
+		return nil, err
 	}
-	if len(events) == 0 {
-		return nil, nil
-	}
-	row := events[0]
 	destination, err := c.db.GetDestination(ctx, tx, lease.TenantID, lease.DestinationID)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) { // deleted: its URL is not known any more
 		return nil, fmt.Errorf("read destination: %w", err)
 	}
 	return &Result{
 		Duty: Duty{
-			Event: &Event{
-				TenantID: lease.TenantID, ID: lease.EventID, EndpointID: lease.EndpointID, ReceivedAt: row.ReceivedAt,
-				Body: row.Body, Preset: row.Verification, BodySHA256: sha256.Sum256(row.Body),
-			},
+			Event:      event,
 			DeliveryID: lease.DeliveryID, DestinationID: lease.DestinationID, Attempts: int(lease.Attempts),
 		},
 		Attempt: LostAttempt(lease.LeaseOwner, destination.URL),
 	}, nil
+}
+
+// event is what a leaf says of the lease's event; nil when that is gone.
+func (c *CancelledLeases) event(ctx context.Context, tx pgx.Tx, lease store.CancelledLease) (*Event, error) {
+	event := &Event{TenantID: lease.TenantID, ID: lease.EventID, EndpointID: lease.EndpointID}
+	events, err := c.db.LoadEvents(ctx, tx, []uuid.UUID{lease.TenantID}, []uuid.UUID{lease.EventID}, maxEventBytes)
+	if err != nil {
+		return nil, fmt.Errorf("load event: %w", err)
+	}
+	if len(events) > 0 {
+		row := events[0]
+		event.ReceivedAt, event.Body, event.Preset, event.BodySHA256 = row.ReceivedAt, row.Body, row.Verification, sha256.Sum256(row.Body)
+		return event, nil
+	}
+	row, err := c.db.ErasedEvent(ctx, tx, lease.TenantID, lease.EventID)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && len(row.PayloadSHA256) != sha256.Size {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read erased event: %w", err)
+	}
+	event.ReceivedAt, event.Preset, event.ErasedBytes = row.ReceivedAt, row.Verification, row.PayloadBytes
+	event.BodySHA256 = [sha256.Size]byte(row.PayloadSHA256)
+	return event, nil
 }
 
 // LostAttempt is what is known of the attempt of a node that was lost before it recorded a result.

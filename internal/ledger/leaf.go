@@ -42,6 +42,22 @@ func EncodeDeadLetter(d *leafv1.DeadLetter) ([]byte, error) {
 	return encodeLeaf(&leafv1.Leaf{Kind: &leafv1.Leaf_DeadLetter{DeadLetter: d}})
 }
 
+// EncodeErasure returns the leaf of an erasure, with a fresh nonce: the bytes that are stored and hashed.
+func EncodeErasure(e *leafv1.Erasure) ([]byte, error) {
+	var c checker
+	c.size("erasure_id", e.GetErasureId(), leafIDBytes)
+	c.size("tenant_id", e.GetTenantId(), leafIDBytes)
+	c.sizeOrEmpty("event_id", e.GetEventId(), leafIDBytes)
+	c.size("node_id", e.GetNodeId(), leafIDBytes)
+	c.sizeOrEmpty("reason_sha256", e.GetReasonSha256(), sha256.Size)
+	c.between("number of leaf_indexes", uint64(len(e.GetLeafIndexes())), 0, maxErasedLeaves)
+	c.time("erased_at", e.GetErasedAt())
+	if c.err != nil {
+		return nil, fmt.Errorf("encode erasure leaf: %w", c.err)
+	}
+	return encodeLeaf(&leafv1.Leaf{Kind: &leafv1.Leaf_Erasure{Erasure: e}})
+}
+
 func encodeLeaf(leaf *leafv1.Leaf) ([]byte, error) {
 	leaf.Nonce = make([]byte, leafNonceBytes)
 	rand.Read(leaf.Nonce) // never fails; the runtime reads the kernel's generator without a system call

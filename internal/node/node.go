@@ -153,10 +153,12 @@ func (n *Node) build(ctx context.Context) error {
 	if err := n.openAdmin(log); err != nil {
 		return err
 	}
+	eraser := ledger.NewEraser(n.db, n.id, logID, log.With("component", "eraser"), func(int) { n.sealer.Wake() })
 	n.http = server.NewHTTPServer(server.New(server.Deps{
 		DB: n.db.Requests, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
 		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: tenant.NewAuthenticator(n.db),
 		Tester: delivery.NewTester(n.db, n.id, n.sender, n.recorder), Backlog: delivery.NewBacklog(n.db),
+		Eraser:    eraser,
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		TLS: n.byTLS(), TrustedProxies: n.config.TrustedProxies, ForwardedHeader: n.config.ForwardedHeader, CORSOrigins: n.config.CORSOrigins,
 		Logger: log.With("component", "server"), Version: n.config.Version, Ready: n.ready,
@@ -169,6 +171,7 @@ func (n *Node) build(ctx context.Context) error {
 	if n.admin != nil {
 		n.add("admin", n.admin.Run)
 	}
+	n.add("eraser", eraser.Run)
 	n.add("membership", n.members.Run)
 	n.add("maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
 	n.add("notices", notices.Run)

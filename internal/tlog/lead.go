@@ -147,6 +147,12 @@ func (s *Sealer) checkLastLeaves(ctx context.Context, size int64) (recordedAt ti
 		return time.Time{}, fmt.Errorf("read last leaves: %w", err)
 	}
 	for _, row := range rows {
+		if len(row.Leaf) == 0 {
+			if row.LeafIndex == size-1 {
+				recordedAt = row.RecordedAt
+			}
+			continue // erased; whether an erasure says so is fsck's to check
+		}
 		at := (row.LeafIndex - first) * merkle.HashSize
 		if merkle.LeafHash(row.Leaf) != merkle.Hash(hashes[0][at:at+merkle.HashSize]) {
 			return time.Time{}, fmt.Errorf("%w: leaf %d is not the one that was sealed", ErrCorrupt, row.LeafIndex)

@@ -957,7 +957,9 @@ func (x *EraseEventRequest) GetReason() string {
 type EraseEventResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The event, with payload_gone set.
-	Event         *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	Event *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// Ids of the leaves that record the erasure, att_…, for GetProofPackage. Several when there was much to erase.
+	ErasureIds    []string `protobuf:"bytes,2,rep,name=erasure_ids,json=erasureIds,proto3" json:"erasure_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -995,6 +997,13 @@ func (*EraseEventResponse) Descriptor() ([]byte, []int) {
 func (x *EraseEventResponse) GetEvent() *Event {
 	if x != nil {
 		return x.Event
+	}
+	return nil
+}
+
+func (x *EraseEventResponse) GetErasureIds() []string {
+	if x != nil {
+		return x.ErasureIds
 	}
 	return nil
 }
@@ -1067,9 +1076,11 @@ const file_kapsel_v1_event_proto_rawDesc = "" +
 	"\x06update\"}\n" +
 	"\x11EraseEventRequest\x12F\n" +
 	"\bevent_id\x18\x01 \x01(\tB+\xe0A\x02\xbaH%r#2!^evt_[0-7][0-9a-hjkmnp-tv-z]{25}$R\aeventId\x12 \n" +
-	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"<\n" +
+	"\x06reason\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x06reason\"]\n" +
 	"\x12EraseEventResponse\x12&\n" +
-	"\x05event\x18\x01 \x01(\v2\x10.kapsel.v1.EventR\x05event*\xb2\x01\n" +
+	"\x05event\x18\x01 \x01(\v2\x10.kapsel.v1.EventR\x05event\x12\x1f\n" +
+	"\verasure_ids\x18\x02 \x03(\tR\n" +
+	"erasureIds*\xb2\x01\n" +
 	"\n" +
 	"EventState\x12\x1b\n" +
 	"\x17EVENT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +

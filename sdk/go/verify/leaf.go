@@ -75,6 +75,19 @@ type deadLetterText struct {
 	Nonce           string `json:"nonce"`
 }
 
+// erasureText is an erasure for people, frozen like attemptText.
+type erasureText struct {
+	Kind         string   `json:"kind"`
+	ErasureID    string   `json:"erasure_id"`
+	EventID      string   `json:"event_id,omitempty"`
+	TenantID     string   `json:"tenant_id"`
+	LeafIndexes  []uint64 `json:"leaf_indexes"`
+	ErasedAt     string   `json:"erased_at"`
+	ReasonSHA256 string   `json:"reason_sha256,omitempty"`
+	NodeID       string   `json:"node_id"`
+	Nonce        string   `json:"nonce"`
+}
+
 // DescribeLeaf decodes a leaf for people: the field "attempt" of a package. The same bytes always give the same text:
 // compact JSON with ids as TypeID text, hashes and the nonce as lower-case hex, times as RFC 3339 in UTC with nine
 // digits of nanoseconds, and enum values as lower-case words without their prefix. Fields that are absent or unspecified
@@ -108,8 +121,10 @@ func describe(leaf *leafv1.Leaf) (json.RawMessage, error) {
 		text = w.attempt(kind.Attempt, nonce)
 	case *leafv1.Leaf_DeadLetter:
 		text = w.deadLetter(kind.DeadLetter, nonce)
+	case *leafv1.Leaf_Erasure:
+		text = w.erasure(kind.Erasure, nonce)
 	default:
-		return nil, errors.New("the leaf holds neither an attempt nor a dead letter")
+		return nil, errors.New("the leaf holds neither an attempt, nor a dead letter, nor an erasure")
 	}
 	if w.err != nil {
 		return nil, w.err
@@ -162,6 +177,28 @@ func (w *writer) deadLetter(d *leafv1.DeadLetter, nonce string) deadLetterText {
 		DiagnosisSHA256: w.bytes("diagnosis_sha256", d.GetDiagnosisSha256(), hashBytes),
 		NodeID:          w.id("nod", d.GetNodeId()),
 		Nonce:           nonce,
+	}
+}
+
+func (w *writer) erasure(e *leafv1.Erasure, nonce string) erasureText {
+	indexes := e.GetLeafIndexes()
+	if indexes == nil {
+		indexes = []uint64{}
+	}
+	for i, index := range indexes {
+		w.integer("leaf_indexes", index, maxInteger)
+		if i > 0 && index <= indexes[i-1] {
+			w.fail("leaf_indexes are not ascending")
+		}
+	}
+	return erasureText{
+		Kind:        "erasure",
+		ErasureID:   w.id("att", e.GetErasureId()),
+		EventID:     optional(len(e.GetEventId()) > 0, func() string { return w.id("evt", e.GetEventId()) }),
+		TenantID:    w.id("tnt", e.GetTenantId()),
+		LeafIndexes: indexes, ErasedAt: w.time("erased_at", e.GetErasedAt()),
+		ReasonSHA256: w.optionalHash("reason_sha256", e.GetReasonSha256()),
+		NodeID:       w.id("nod", e.GetNodeId()), Nonce: nonce,
 	}
 }
 
@@ -244,7 +281,7 @@ func unknownIn(message protoreflect.Message) (name protoreflect.FullName) {
 		return message.Descriptor().FullName()
 	}
 	message.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		if field.Message() != nil { // no field of a leaf is a list or a map
+		if field.Message() != nil { // the only list in a leaf is one of numbers
 			name = unknownIn(value.Message())
 		}
 		return name == ""

@@ -57,6 +57,8 @@ func (r *Report) WriteText(w io.Writer) error {
 		out.attempt(r.Leaf.GetAttempt())
 	} else if r.Leaf.GetDeadLetter() != nil {
 		out.deadLetter(r.Leaf.GetDeadLetter())
+	} else if r.Leaf.GetErasure() != nil {
+		out.erasure(r.Leaf.GetErasure())
 	}
 	out.line("\nThe log")
 	out.row("Origin", plain(r.Package.Origin))
@@ -134,6 +136,25 @@ func (t *textWriter) deadLetter(d *leafv1.DeadLetter) {
 	t.id("Destination", "dst", d.GetDestinationId())
 	t.id("Tenant", "tnt", d.GetTenantId())
 	t.id("Node", "nod", d.GetNodeId())
+}
+
+func (t *textWriter) erasure(e *leafv1.Erasure) {
+	what := "all data of a tenant"
+	if len(e.GetEventId()) > 0 {
+		what = "an event"
+	}
+	t.line(fmt.Sprintf("\nErasure of %s, and with it of the bytes of %d leaves", what, len(e.GetLeafIndexes())))
+	t.row("When", clock(e.GetErasedAt().AsTime()))
+	if len(e.GetLeafIndexes()) > 0 {
+		t.row("Leaves", strings.Trim(fmt.Sprint(e.GetLeafIndexes()), "[]"))
+	}
+	if len(e.GetReasonSha256()) > 0 {
+		t.row("Reason", fmt.Sprintf("SHA-256 %x", e.GetReasonSha256()))
+	}
+	t.id("Erasure", "att", e.GetErasureId())
+	t.id("Event", "evt", e.GetEventId())
+	t.id("Tenant", "tnt", e.GetTenantId())
+	t.id("Node", "nod", e.GetNodeId())
 }
 
 func (t *textWriter) payload(size uint64, digest []byte) {

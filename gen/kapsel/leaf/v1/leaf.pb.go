@@ -241,6 +241,7 @@ type Leaf struct {
 	//
 	//	*Leaf_Attempt
 	//	*Leaf_DeadLetter
+	//	*Leaf_Erasure
 	Kind          isLeaf_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -308,6 +309,15 @@ func (x *Leaf) GetDeadLetter() *DeadLetter {
 	return nil
 }
 
+func (x *Leaf) GetErasure() *Erasure {
+	if x != nil {
+		if x, ok := x.Kind.(*Leaf_Erasure); ok {
+			return x.Erasure
+		}
+	}
+	return nil
+}
+
 type isLeaf_Kind interface {
 	isLeaf_Kind()
 }
@@ -322,9 +332,16 @@ type Leaf_DeadLetter struct {
 	DeadLetter *DeadLetter `protobuf:"bytes,3,opt,name=dead_letter,json=deadLetter,proto3,oneof"`
 }
 
+type Leaf_Erasure struct {
+	// Data that was erased for good: payloads, and the bytes of earlier leaves.
+	Erasure *Erasure `protobuf:"bytes,4,opt,name=erasure,proto3,oneof"`
+}
+
 func (*Leaf_Attempt) isLeaf_Kind() {}
 
 func (*Leaf_DeadLetter) isLeaf_Kind() {}
+
+func (*Leaf_Erasure) isLeaf_Kind() {}
 
 // Attempt is one try to bring one event to one destination. All ids are the 16 bytes of a UUIDv7 (RFC 9562).
 type Attempt struct {
@@ -725,16 +742,120 @@ func (x *DeadLetter) GetNodeId() []byte {
 	return nil
 }
 
+// Erasure says that an event's payload and the bytes of earlier leaves were erased for good, at their owner's wish. The
+// hashes of those leaves stay in the tree, so every proof that was given out still verifies; their content is known to
+// whoever kept it, and to nobody else.
+type Erasure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of this erasure.
+	ErasureId []byte `protobuf:"bytes,1,opt,name=erasure_id,json=erasureId,proto3" json:"erasure_id,omitempty"`
+	// Id of the tenant that owned what was erased.
+	TenantId []byte `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Id of the event. Empty when all of the tenant's data is erased.
+	EventId []byte `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// Places in this log of the leaves whose bytes were erased with this one, ascending, at most 1000. There are none when
+	// only a payload was, and several erasures when there were more.
+	LeafIndexes []uint64 `protobuf:"varint,4,rep,packed,name=leaf_indexes,json=leafIndexes,proto3" json:"leaf_indexes,omitempty"`
+	// When they were erased.
+	ErasedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=erased_at,json=erasedAt,proto3" json:"erased_at,omitempty"`
+	// SHA-256 of the reason that was given. Empty when none was.
+	ReasonSha256 []byte `protobuf:"bytes,6,opt,name=reason_sha256,json=reasonSha256,proto3" json:"reason_sha256,omitempty"`
+	// Id of the node that erased them.
+	NodeId        []byte `protobuf:"bytes,7,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Erasure) Reset() {
+	*x = Erasure{}
+	mi := &file_kapsel_leaf_v1_leaf_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erasure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erasure) ProtoMessage() {}
+
+func (x *Erasure) ProtoReflect() protoreflect.Message {
+	mi := &file_kapsel_leaf_v1_leaf_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erasure.ProtoReflect.Descriptor instead.
+func (*Erasure) Descriptor() ([]byte, []int) {
+	return file_kapsel_leaf_v1_leaf_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Erasure) GetErasureId() []byte {
+	if x != nil {
+		return x.ErasureId
+	}
+	return nil
+}
+
+func (x *Erasure) GetTenantId() []byte {
+	if x != nil {
+		return x.TenantId
+	}
+	return nil
+}
+
+func (x *Erasure) GetEventId() []byte {
+	if x != nil {
+		return x.EventId
+	}
+	return nil
+}
+
+func (x *Erasure) GetLeafIndexes() []uint64 {
+	if x != nil {
+		return x.LeafIndexes
+	}
+	return nil
+}
+
+func (x *Erasure) GetErasedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ErasedAt
+	}
+	return nil
+}
+
+func (x *Erasure) GetReasonSha256() []byte {
+	if x != nil {
+		return x.ReasonSha256
+	}
+	return nil
+}
+
+func (x *Erasure) GetNodeId() []byte {
+	if x != nil {
+		return x.NodeId
+	}
+	return nil
+}
+
 var File_kapsel_leaf_v1_leaf_proto protoreflect.FileDescriptor
 
 const file_kapsel_leaf_v1_leaf_proto_rawDesc = "" +
 	"\n" +
-	"\x19kapsel/leaf/v1/leaf.proto\x12\x0ekapsel.leaf.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x01\n" +
+	"\x19kapsel/leaf/v1/leaf.proto\x12\x0ekapsel.leaf.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x01\n" +
 	"\x04Leaf\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x123\n" +
 	"\aattempt\x18\x02 \x01(\v2\x17.kapsel.leaf.v1.AttemptH\x00R\aattempt\x12=\n" +
 	"\vdead_letter\x18\x03 \x01(\v2\x1a.kapsel.leaf.v1.DeadLetterH\x00R\n" +
-	"deadLetterB\x06\n" +
+	"deadLetter\x123\n" +
+	"\aerasure\x18\x04 \x01(\v2\x17.kapsel.leaf.v1.ErasureH\x00R\aerasureB\x06\n" +
 	"\x04kind\"\x88\a\n" +
 	"\aAttempt\x12\x1d\n" +
 	"\n" +
@@ -785,7 +906,16 @@ const file_kapsel_leaf_v1_leaf_proto_rawDesc = "" +
 	"receivedAt\x123\n" +
 	"\adead_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x06deadAt\x12)\n" +
 	"\x10diagnosis_sha256\x18\f \x01(\fR\x0fdiagnosisSha256\x12\x17\n" +
-	"\anode_id\x18\r \x01(\fR\x06nodeId*b\n" +
+	"\anode_id\x18\r \x01(\fR\x06nodeId\"\xfa\x01\n" +
+	"\aErasure\x12\x1d\n" +
+	"\n" +
+	"erasure_id\x18\x01 \x01(\fR\terasureId\x12\x1b\n" +
+	"\ttenant_id\x18\x02 \x01(\fR\btenantId\x12\x19\n" +
+	"\bevent_id\x18\x03 \x01(\fR\aeventId\x12!\n" +
+	"\fleaf_indexes\x18\x04 \x03(\x04R\vleafIndexes\x127\n" +
+	"\terased_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\berasedAt\x12#\n" +
+	"\rreason_sha256\x18\x06 \x01(\fR\freasonSha256\x12\x17\n" +
+	"\anode_id\x18\a \x01(\fR\x06nodeId*b\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
@@ -823,7 +953,7 @@ func file_kapsel_leaf_v1_leaf_proto_rawDescGZIP() []byte {
 }
 
 var file_kapsel_leaf_v1_leaf_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_kapsel_leaf_v1_leaf_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_kapsel_leaf_v1_leaf_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_kapsel_leaf_v1_leaf_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: kapsel.leaf.v1.Outcome
 	(Failure)(0),                  // 1: kapsel.leaf.v1.Failure
@@ -831,25 +961,28 @@ var file_kapsel_leaf_v1_leaf_proto_goTypes = []any{
 	(*Leaf)(nil),                  // 3: kapsel.leaf.v1.Leaf
 	(*Attempt)(nil),               // 4: kapsel.leaf.v1.Attempt
 	(*DeadLetter)(nil),            // 5: kapsel.leaf.v1.DeadLetter
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
+	(*Erasure)(nil),               // 6: kapsel.leaf.v1.Erasure
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
 }
 var file_kapsel_leaf_v1_leaf_proto_depIdxs = []int32{
 	4,  // 0: kapsel.leaf.v1.Leaf.attempt:type_name -> kapsel.leaf.v1.Attempt
 	5,  // 1: kapsel.leaf.v1.Leaf.dead_letter:type_name -> kapsel.leaf.v1.DeadLetter
-	6,  // 2: kapsel.leaf.v1.Attempt.received_at:type_name -> google.protobuf.Timestamp
-	6,  // 3: kapsel.leaf.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
-	7,  // 4: kapsel.leaf.v1.Attempt.duration:type_name -> google.protobuf.Duration
-	0,  // 5: kapsel.leaf.v1.Attempt.outcome:type_name -> kapsel.leaf.v1.Outcome
-	1,  // 6: kapsel.leaf.v1.Attempt.failure:type_name -> kapsel.leaf.v1.Failure
-	2,  // 7: kapsel.leaf.v1.DeadLetter.reason:type_name -> kapsel.leaf.v1.DeadLetterReason
-	6,  // 8: kapsel.leaf.v1.DeadLetter.received_at:type_name -> google.protobuf.Timestamp
-	6,  // 9: kapsel.leaf.v1.DeadLetter.dead_at:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	6,  // 2: kapsel.leaf.v1.Leaf.erasure:type_name -> kapsel.leaf.v1.Erasure
+	7,  // 3: kapsel.leaf.v1.Attempt.received_at:type_name -> google.protobuf.Timestamp
+	7,  // 4: kapsel.leaf.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
+	8,  // 5: kapsel.leaf.v1.Attempt.duration:type_name -> google.protobuf.Duration
+	0,  // 6: kapsel.leaf.v1.Attempt.outcome:type_name -> kapsel.leaf.v1.Outcome
+	1,  // 7: kapsel.leaf.v1.Attempt.failure:type_name -> kapsel.leaf.v1.Failure
+	2,  // 8: kapsel.leaf.v1.DeadLetter.reason:type_name -> kapsel.leaf.v1.DeadLetterReason
+	7,  // 9: kapsel.leaf.v1.DeadLetter.received_at:type_name -> google.protobuf.Timestamp
+	7,  // 10: kapsel.leaf.v1.DeadLetter.dead_at:type_name -> google.protobuf.Timestamp
+	7,  // 11: kapsel.leaf.v1.Erasure.erased_at:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_kapsel_leaf_v1_leaf_proto_init() }
@@ -860,6 +993,7 @@ func file_kapsel_leaf_v1_leaf_proto_init() {
 	file_kapsel_leaf_v1_leaf_proto_msgTypes[0].OneofWrappers = []any{
 		(*Leaf_Attempt)(nil),
 		(*Leaf_DeadLetter)(nil),
+		(*Leaf_Erasure)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -867,7 +1001,7 @@ func file_kapsel_leaf_v1_leaf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kapsel_leaf_v1_leaf_proto_rawDesc), len(file_kapsel_leaf_v1_leaf_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -110,7 +110,10 @@ type EventServiceClient interface {
 	WatchEvents(context.Context, *v1.WatchEventsRequest) (EventServiceWatchEventsClientStream, error)
 	// EraseEvent removes an event's payload, headers, leaf bytes and response excerpts for good, and cancels what is
 	// still to be delivered. Its ids and the hashes in the log stay, so that every proof of others still verifies. The
-	// erasure is recorded in the audit log. Erasing twice is no error.
+	// erasure is itself a leaf of the log, and is recorded in the audit log. Erasing twice is no error.
+	//
+	// A leaf's bytes can go only when a head covers them. The answer comes when they are gone, or after 15 s: then what is
+	// left, and what an attempt that was under way still records, goes within minutes.
 	//
 	// Errors: NOT_FOUND (EVENT_NOT_FOUND).
 	EraseEvent(context.Context, *v1.EraseEventRequest) (*v1.EraseEventResponse, error)
@@ -165,7 +168,10 @@ type EventServiceHandler interface {
 	WatchEvents(context.Context, *v1.WatchEventsRequest, EventServiceWatchEventsServerStream) error
 	// EraseEvent removes an event's payload, headers, leaf bytes and response excerpts for good, and cancels what is
 	// still to be delivered. Its ids and the hashes in the log stay, so that every proof of others still verifies. The
-	// erasure is recorded in the audit log. Erasing twice is no error.
+	// erasure is itself a leaf of the log, and is recorded in the audit log. Erasing twice is no error.
+	//
+	// A leaf's bytes can go only when a head covers them. The answer comes when they are gone, or after 15 s: then what is
+	// left, and what an attempt that was under way still records, goes within minutes.
 	//
 	// Errors: NOT_FOUND (EVENT_NOT_FOUND).
 	EraseEvent(context.Context, *v1.EraseEventRequest) (*v1.EraseEventResponse, error)

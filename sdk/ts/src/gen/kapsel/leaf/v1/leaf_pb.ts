@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file kapsel/leaf/v1/leaf.proto.
  */
 export const file_kapsel_leaf_v1_leaf: GenFile = /*@__PURE__*/
-  fileDesc("ChlrYXBzZWwvbGVhZi92MS9sZWFmLnByb3RvEg5rYXBzZWwubGVhZi52MSJ8CgRMZWFmEg0KBW5vbmNlGAEgASgMEioKB2F0dGVtcHQYAiABKAsyFy5rYXBzZWwubGVhZi52MS5BdHRlbXB0SAASMQoLZGVhZF9sZXR0ZXIYAyABKAsyGi5rYXBzZWwubGVhZi52MS5EZWFkTGV0dGVySABCBgoEa2luZCLwBAoHQXR0ZW1wdBISCgphdHRlbXB0X2lkGAEgASgMEhMKC2RlbGl2ZXJ5X2lkGAIgASgMEhAKCGV2ZW50X2lkGAMgASgMEhEKCXRlbmFudF9pZBgEIAEoDBITCgtlbmRwb2ludF9pZBgFIAEoDBIWCg5kZXN0aW5hdGlvbl9pZBgGIAEoDBIOCgZudW1iZXIYByABKA0SFgoOcGF5bG9hZF9zaGEyNTYYCCABKAwSFQoNcGF5bG9hZF9ieXRlcxgJIAEoBBILCgN1cmwYCiABKAkSLwoLcmVjZWl2ZWRfYXQYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKCGR1cmF0aW9uGA0gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKB291dGNvbWUYDiABKA4yFy5rYXBzZWwubGVhZi52MS5PdXRjb21lEigKB2ZhaWx1cmUYDyABKA4yFy5rYXBzZWwubGVhZi52MS5GYWlsdXJlEhMKC3N0YXR1c19jb2RlGBAgASgNEh4KFnJlcXVlc3RfaGVhZGVyc19zaGEyNTYYESABKAwSFwoPcmVzcG9uc2Vfc2hhMjU2GBIgASgMEhYKDnJlc3BvbnNlX2J5dGVzGBMgASgEEhoKEnJlc3BvbnNlX3RydW5jYXRlZBgUIAEoCBIPCgdub2RlX2lkGBUgASgMEhsKE2ludGFrZV92ZXJpZmljYXRpb24YFiABKAkSDAoEbGF0ZRgXIAEoCCLvAgoKRGVhZExldHRlchITCgtkZWxpdmVyeV9pZBgBIAEoDBIQCghldmVudF9pZBgCIAEoDBIRCgl0ZW5hbnRfaWQYAyABKAwSEwoLZW5kcG9pbnRfaWQYBCABKAwSFgoOZGVzdGluYXRpb25faWQYBSABKAwSMAoGcmVhc29uGAYgASgOMiAua2Fwc2VsLmxlYWYudjEuRGVhZExldHRlclJlYXNvbhIQCghhdHRlbXB0cxgHIAEoDRIWCg5wYXlsb2FkX3NoYTI1NhgIIAEoDBIVCg1wYXlsb2FkX2J5dGVzGAkgASgEEi8KC3JlY2VpdmVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgdkZWFkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIYChBkaWFnbm9zaXNfc2hhMjU2GAwgASgMEg8KB25vZGVfaWQYDSABKAwqYgoHT3V0Y29tZRIXChNPVVRDT01FX1VOU1BFQ0lGSUVEEAASFQoRT1VUQ09NRV9TVUNDRUVERUQQARISCg5PVVRDT01FX0ZBSUxFRBACEhMKD09VVENPTUVfVU5LTk9XThADKukBCgdGYWlsdXJlEhcKE0ZBSUxVUkVfVU5TUEVDSUZJRUQQABIPCgtGQUlMVVJFX0ROUxABEhMKD0ZBSUxVUkVfQ09OTkVDVBACEg8KC0ZBSUxVUkVfVExTEAMSEwoPRkFJTFVSRV9USU1FT1VUEAQSFAoQRkFJTFVSRV9QUk9UT0NPTBAFEhIKDkZBSUxVUkVfU1RBVFVTEAYSGwoXRkFJTFVSRV9CTE9DS0VEX0FERFJFU1MQBxIXChNGQUlMVVJFX1dPUktFUl9MT1NUEAgSGQoVRkFJTFVSRV9DT05GSUdVUkFUSU9OEAkq8AEKEERlYWRMZXR0ZXJSZWFzb24SIgoeREVBRF9MRVRURVJfUkVBU09OX1VOU1BFQ0lGSUVEEAASIAocREVBRF9MRVRURVJfUkVBU09OX0VYSEFVU1RFRBABEigKJERFQURfTEVUVEVSX1JFQVNPTl9NQUxGT1JNRURfUEFZTE9BRBACEiMKH0RFQURfTEVUVEVSX1JFQVNPTl9GQVRBTF9TVEFUVVMQAxInCiNERUFEX0xFVFRFUl9SRUFTT05fREVTVElOQVRJT05fR09ORRAEEh4KGkRFQURfTEVUVEVSX1JFQVNPTl9FWFBJUkVEEAVCOFo2Z2l0aHViLmNvbS9rYXBzZWwtZGV2L2thcHNlbC9nZW4va2Fwc2VsL2xlYWYvdjE7bGVhZnYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChlrYXBzZWwvbGVhZi92MS9sZWFmLnByb3RvEg5rYXBzZWwubGVhZi52MSKoAQoETGVhZhINCgVub25jZRgBIAEoDBIqCgdhdHRlbXB0GAIgASgLMhcua2Fwc2VsLmxlYWYudjEuQXR0ZW1wdEgAEjEKC2RlYWRfbGV0dGVyGAMgASgLMhoua2Fwc2VsLmxlYWYudjEuRGVhZExldHRlckgAEioKB2VyYXN1cmUYBCABKAsyFy5rYXBzZWwubGVhZi52MS5FcmFzdXJlSABCBgoEa2luZCLwBAoHQXR0ZW1wdBISCgphdHRlbXB0X2lkGAEgASgMEhMKC2RlbGl2ZXJ5X2lkGAIgASgMEhAKCGV2ZW50X2lkGAMgASgMEhEKCXRlbmFudF9pZBgEIAEoDBITCgtlbmRwb2ludF9pZBgFIAEoDBIWCg5kZXN0aW5hdGlvbl9pZBgGIAEoDBIOCgZudW1iZXIYByABKA0SFgoOcGF5bG9hZF9zaGEyNTYYCCABKAwSFQoNcGF5bG9hZF9ieXRlcxgJIAEoBBILCgN1cmwYCiABKAkSLwoLcmVjZWl2ZWRfYXQYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKCGR1cmF0aW9uGA0gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKB291dGNvbWUYDiABKA4yFy5rYXBzZWwubGVhZi52MS5PdXRjb21lEigKB2ZhaWx1cmUYDyABKA4yFy5rYXBzZWwubGVhZi52MS5GYWlsdXJlEhMKC3N0YXR1c19jb2RlGBAgASgNEh4KFnJlcXVlc3RfaGVhZGVyc19zaGEyNTYYESABKAwSFwoPcmVzcG9uc2Vfc2hhMjU2GBIgASgMEhYKDnJlc3BvbnNlX2J5dGVzGBMgASgEEhoKEnJlc3BvbnNlX3RydW5jYXRlZBgUIAEoCBIPCgdub2RlX2lkGBUgASgMEhsKE2ludGFrZV92ZXJpZmljYXRpb24YFiABKAkSDAoEbGF0ZRgXIAEoCCLvAgoKRGVhZExldHRlchITCgtkZWxpdmVyeV9pZBgBIAEoDBIQCghldmVudF9pZBgCIAEoDBIRCgl0ZW5hbnRfaWQYAyABKAwSEwoLZW5kcG9pbnRfaWQYBCABKAwSFgoOZGVzdGluYXRpb25faWQYBSABKAwSMAoGcmVhc29uGAYgASgOMiAua2Fwc2VsLmxlYWYudjEuRGVhZExldHRlclJlYXNvbhIQCghhdHRlbXB0cxgHIAEoDRIWCg5wYXlsb2FkX3NoYTI1NhgIIAEoDBIVCg1wYXlsb2FkX2J5dGVzGAkgASgEEi8KC3JlY2VpdmVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgdkZWFkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIYChBkaWFnbm9zaXNfc2hhMjU2GAwgASgMEg8KB25vZGVfaWQYDSABKAwirwEKB0VyYXN1cmUSEgoKZXJhc3VyZV9pZBgBIAEoDBIRCgl0ZW5hbnRfaWQYAiABKAwSEAoIZXZlbnRfaWQYAyABKAwSFAoMbGVhZl9pbmRleGVzGAQgAygEEi0KCWVyYXNlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNcmVhc29uX3NoYTI1NhgGIAEoDBIPCgdub2RlX2lkGAcgASgMKmIKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhUKEU9VVENPTUVfU1VDQ0VFREVEEAESEgoOT1VUQ09NRV9GQUlMRUQQAhITCg9PVVRDT01FX1VOS05PV04QAyrpAQoHRmFpbHVyZRIXChNGQUlMVVJFX1VOU1BFQ0lGSUVEEAASDwoLRkFJTFVSRV9ETlMQARITCg9GQUlMVVJFX0NPTk5FQ1QQAhIPCgtGQUlMVVJFX1RMUxADEhMKD0ZBSUxVUkVfVElNRU9VVBAEEhQKEEZBSUxVUkVfUFJPVE9DT0wQBRISCg5GQUlMVVJFX1NUQVRVUxAGEhsKF0ZBSUxVUkVfQkxPQ0tFRF9BRERSRVNTEAcSFwoTRkFJTFVSRV9XT1JLRVJfTE9TVBAIEhkKFUZBSUxVUkVfQ09ORklHVVJBVElPThAJKvABChBEZWFkTGV0dGVyUmVhc29uEiIKHkRFQURfTEVUVEVSX1JFQVNPTl9VTlNQRUNJRklFRBAAEiAKHERFQURfTEVUVEVSX1JFQVNPTl9FWEhBVVNURUQQARIoCiRERUFEX0xFVFRFUl9SRUFTT05fTUFMRk9STUVEX1BBWUxPQUQQAhIjCh9ERUFEX0xFVFRFUl9SRUFTT05fRkFUQUxfU1RBVFVTEAMSJwojREVBRF9MRVRURVJfUkVBU09OX0RFU1RJTkFUSU9OX0dPTkUQBBIeChpERUFEX0xFVFRFUl9SRUFTT05fRVhQSVJFRBAFQjhaNmdpdGh1Yi5jb20va2Fwc2VsLWRldi9rYXBzZWwvZ2VuL2thcHNlbC9sZWFmL3YxO2xlYWZ2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Leaf is one entry of the log. Its serialized bytes are hashed as RFC 6962 section 2.1 says: SHA-256(0x00 || bytes).
@@ -52,6 +52,14 @@ export type Leaf = Message<"kapsel.leaf.v1.Leaf"> & {
      */
     value: DeadLetter;
     case: "deadLetter";
+  } | {
+    /**
+     * Data that was erased for good: payloads, and the bytes of earlier leaves.
+     *
+     * @generated from field: kapsel.leaf.v1.Erasure erasure = 4;
+     */
+    value: Erasure;
+    case: "erasure";
   } | { case: undefined; value?: undefined };
 };
 
@@ -342,6 +350,72 @@ export type DeadLetter = Message<"kapsel.leaf.v1.DeadLetter"> & {
  */
 export const DeadLetterSchema: GenMessage<DeadLetter> = /*@__PURE__*/
   messageDesc(file_kapsel_leaf_v1_leaf, 2);
+
+/**
+ * Erasure says that an event's payload and the bytes of earlier leaves were erased for good, at their owner's wish. The
+ * hashes of those leaves stay in the tree, so every proof that was given out still verifies; their content is known to
+ * whoever kept it, and to nobody else.
+ *
+ * @generated from message kapsel.leaf.v1.Erasure
+ */
+export type Erasure = Message<"kapsel.leaf.v1.Erasure"> & {
+  /**
+   * Id of this erasure.
+   *
+   * @generated from field: bytes erasure_id = 1;
+   */
+  erasureId: Uint8Array;
+
+  /**
+   * Id of the tenant that owned what was erased.
+   *
+   * @generated from field: bytes tenant_id = 2;
+   */
+  tenantId: Uint8Array;
+
+  /**
+   * Id of the event. Empty when all of the tenant's data is erased.
+   *
+   * @generated from field: bytes event_id = 3;
+   */
+  eventId: Uint8Array;
+
+  /**
+   * Places in this log of the leaves whose bytes were erased with this one, ascending, at most 1000. There are none when
+   * only a payload was, and several erasures when there were more.
+   *
+   * @generated from field: repeated uint64 leaf_indexes = 4;
+   */
+  leafIndexes: bigint[];
+
+  /**
+   * When they were erased.
+   *
+   * @generated from field: google.protobuf.Timestamp erased_at = 5;
+   */
+  erasedAt?: Timestamp | undefined;
+
+  /**
+   * SHA-256 of the reason that was given. Empty when none was.
+   *
+   * @generated from field: bytes reason_sha256 = 6;
+   */
+  reasonSha256: Uint8Array;
+
+  /**
+   * Id of the node that erased them.
+   *
+   * @generated from field: bytes node_id = 7;
+   */
+  nodeId: Uint8Array;
+};
+
+/**
+ * Describes the message kapsel.leaf.v1.Erasure.
+ * Use `create(ErasureSchema)` to create a new message.
+ */
+export const ErasureSchema: GenMessage<Erasure> = /*@__PURE__*/
+  messageDesc(file_kapsel_leaf_v1_leaf, 3);
 
 /**
  * Outcome is how an attempt ended.
