@@ -17,6 +17,7 @@ import (
 type attestationService struct {
 	kapselv1connect.UnimplementedAttestationServiceHandler
 	*api
+	feed *headFeed
 }
 
 // checkLog refuses ids of logs that there are not. Empty: the log that new attempts go to, which is the only one.

@@ -138,7 +138,7 @@ func TestCallBodiesShareABoundedMemory(t *testing.T) {
 	r := newRig(t)
 	a := r.tenant()
 	e, _ := r.endpoint(a, &kapselv1.Endpoint{MaxBodyBytes: 5 << 20})
-	small := &memory{max: 1 << 20}
+	small := &memory{max: 1 << 20, callTimeout: callTimeout}
 	inner := New(r.deps)
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	server := NewHTTPServer(small.bound(inner), nil, slog.NewLogLogger(r.deps.Logger.Handler(), slog.LevelDebug))

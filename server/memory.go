@@ -21,8 +21,10 @@ var errNoMemory = errors.New("too many request bodies are held at once")
 
 // memory counts the bytes that requests hold.
 type memory struct {
-	max  int64
-	used atomic.Int64
+	max int64
+	// callTimeout is how long the body of an rpc may take over HTTP/1.1.
+	callTimeout time.Duration
+	used        atomic.Int64
 }
 
 // take takes n bytes, and reports whether they were there. What was taken is given back with release.
@@ -64,7 +66,7 @@ type countedBody struct {
 func (b *countedBody) Read(p []byte) (int, error) {
 	if b.control != nil && !b.began {
 		b.began = true
-		if err := b.control.SetReadDeadline(time.Now().Add(callTimeout)); err != nil {
+		if err := b.control.SetReadDeadline(time.Now().Add(b.memory.callTimeout)); err != nil {
 			return 0, err
 		}
 	}

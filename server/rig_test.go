@@ -58,6 +58,8 @@ type rig struct {
 	logged *lockedBuffer
 	key    *tlog.Key
 	client *http.Client
+	// stop tells streams that the node stops.
+	stop func()
 }
 
 func newRig(t *testing.T) *rig {
@@ -93,12 +95,14 @@ func newRig(t *testing.T) *rig {
 	dispatcher := delivery.NewDispatcher(nodeID, sender, recorder, delivery.NewLeases(db, nodeID, log), log)
 	committer := ingest.NewCommitter(db, nodeID, delivery.DefaultLease, 5*time.Second, dispatcher, log)
 	r.db = db
+	stopping, stop := context.WithCancel(context.Background())
+	r.stop = stop
 	r.deps = Deps{
 		DB: db.Requests, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer), Keyring: keys,
 		Reader: reader, Heads: heads, Seal: sealer.SealAll, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder), Backlog: delivery.NewBacklog(db),
 		Eraser:    ledger.NewEraser(db, nodeID, testLogID, log, func(int) { sealer.Wake() }),
 		PublicURL: "https://kapsel.example.com/", AllowedDestinations: allowed,
-		Logger: log, Version: "test", Ready: func() error { return nil },
+		Logger: log, Version: "test", Stopping: stopping.Done(), Ready: func() error { return nil },
 	}
 
 	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
@@ -112,6 +116,7 @@ func newRig(t *testing.T) *rig {
 	running.Go(func() { server.Serve(listener) })
 	t.Cleanup(func() {
 		r.client.CloseIdleConnections()
+		stop()
 		server.Close()
 		dispatcher.Stop(context.Background())
 		cancel()

@@ -59,6 +59,8 @@ type Deps struct {
 	CORSOrigins []string
 	Logger      *slog.Logger
 	Version     string
+	// Stopping is closed when the node begins to stop: streams that would stay open end then.
+	Stopping <-chan struct{}
 	// Ready reports why the node cannot take webhooks, nil when it can.
 	Ready func() error
 }
@@ -87,7 +89,7 @@ func New(deps Deps) http.Handler {
 		Deps:   deps,
 		finder: &endpointFinder{routes: deps.Routes},
 		guard:  delivery.NewGuard(deps.AllowedDestinations),
-		memory: &memory{max: maxRequestMemory},
+		memory: &memory{max: maxRequestMemory, callTimeout: callTimeout},
 	}
 	rpc := connect.NewServer(a.translateErrors, a.authenticate, validate)
 	kapselv1connect.RegisterIngestServiceHandler(rpc, &ingestService{api: a})
@@ -95,7 +97,7 @@ func New(deps Deps) http.Handler {
 	kapselv1connect.RegisterDestinationServiceHandler(rpc, &destinationService{api: a})
 	kapselv1connect.RegisterEventServiceHandler(rpc, &eventService{api: a})
 	kapselv1connect.RegisterDeliveryServiceHandler(rpc, &deliveryService{api: a})
-	kapselv1connect.RegisterAttestationServiceHandler(rpc, &attestationService{api: a})
+	kapselv1connect.RegisterAttestationServiceHandler(rpc, &attestationService{api: a, feed: newHeadFeed(a)})
 	kapselv1connect.RegisterTenantServiceHandler(rpc, &tenantService{api: a})
 	kapselv1connect.RegisterListenServiceHandler(rpc, kapselv1connect.UnimplementedListenServiceHandler{})
 	grpcreflect.Register(rpc)
@@ -116,7 +118,7 @@ func New(deps Deps) http.Handler {
 	mux.Handle(newHealthHandler(a))
 	mux.Handle("GET /log/{log_id}/checkpoint", &checkpointHandler{api: a})
 	mux.HandleFunc("GET /log/{log_id}/tile/{path...}", a.serveTile)
-	mux.Handle("/", shared(a.memory.bound(calls), deps.CORSOrigins))
+	mux.Handle("/", shared(a.memory.bound(controlled(calls)), deps.CORSOrigins))
 	return behindProxies(secured(mux, deps.TLS), deps.TrustedProxies, deps.ForwardedHeader)
 }
 

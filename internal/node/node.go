@@ -61,6 +61,8 @@ type Node struct {
 	stopped      <-chan error
 	failed       chan error
 	stopping     atomic.Bool
+	draining     context.Context // ends when streams are to
+	drain        context.CancelFunc
 }
 
 // Start migrates the database, builds the node and starts it. When it returns without error, the node takes webhooks.
@@ -72,6 +74,7 @@ func Start(ctx context.Context, config Config) (_ *Node, err error) {
 		config: config.withDefaults(), id: id.New(), failed: make(chan error, 1),
 		components: make(map[string]*component), tokens: make(map[string]suture.ServiceToken),
 	}
+	n.draining, n.drain = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			n.discard()
@@ -161,7 +164,7 @@ func (n *Node) build(ctx context.Context) error {
 		Eraser:    eraser,
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		TLS: n.byTLS(), TrustedProxies: n.config.TrustedProxies, ForwardedHeader: n.config.ForwardedHeader, CORSOrigins: n.config.CORSOrigins,
-		Logger: log.With("component", "server"), Version: n.config.Version, Ready: n.ready,
+		Logger: log.With("component", "server"), Version: n.config.Version, Stopping: n.draining.Done(), Ready: n.ready,
 	}), secure, slog.NewLogLogger(log.With("component", "server").Handler(), slog.LevelWarn))
 
 	n.supervisor = newSupervisor(log)

@@ -40,6 +40,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			log.Warn("shutdown step not finished", "step", name, "error", err)
 		}
 	}
+	n.drain() // streams end, which the next step would wait for
 	step(draining, "finish requests", n.http.Shutdown)
 	step(draining, "stop intake", n.remove("committer"))
 	step(draining, "stop claiming", n.remove("claimer"))
@@ -72,6 +73,7 @@ func (n *Node) remove(name string) func(context.Context) error {
 
 // discard closes whatever is open.
 func (n *Node) discard() {
+	n.drain()
 	if n.stopAll != nil {
 		n.stopAll()
 		<-n.stopped

@@ -29,17 +29,21 @@ func NewHeads(reader *Reader) *Heads { return &Heads{reader: reader, changed: ma
 
 // Latest returns the latest head known, and false if none is.
 func (h *Heads) Latest() (Head, bool) {
+	head, known, _ := h.State()
+	return head, known
+}
+
+// State is Latest for those who wait for more than a head: changed is closed when there is a newer one.
+func (h *Heads) State() (head Head, known bool, changed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.latest, h.known
+	return h.latest, h.known, h.changed
 }
 
 // Wait returns the latest head as soon as it has at least size leaves.
 func (h *Heads) Wait(ctx context.Context, size int64) (Head, error) {
 	for {
-		h.mu.Lock()
-		head, known, changed := h.latest, h.known, h.changed
-		h.mu.Unlock()
+		head, known, changed := h.State()
 		if known && head.Size >= size {
 			return head, nil
 		}
