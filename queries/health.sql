@@ -127,6 +127,9 @@ with disabled as (
   where d.tenant_id = @tenant_id and d.destination_id = @destination_id and d.state = 'enabled'
     and d.updated_at <= coalesce(sqlc.narg(known_at)::timestamptz, d.updated_at)
   returning d.tenant_id, d.destination_id, d.state_detail
+), audited as (
+  insert into audit_entries (tenant_id, entry_id, actor, action, resource_id, detail, source_address)
+  select d.tenant_id, @operational_event_id::uuid, 'system', 'DestinationDisabled', @resource_id::text, d.state_detail, '' from disabled d
 )
 insert into operational_events (tenant_id, operational_event_id, kind, destination_id, event_id, detail)
 select d.tenant_id, @operational_event_id::uuid, 'destination_disabled', d.destination_id, @event_id, d.state_detail from disabled d;

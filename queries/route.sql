@@ -3,15 +3,16 @@
 -- name: RouteEndpoints :many
 select e.tenant_id, e.endpoint_id, e.state, e.verification, e.payload_format, e.json_schema, e.max_body_bytes, e.deduplication,
   e.event_type_source, t.state as tenant_state
-from endpoints e join tenants t using (tenant_id);
+from endpoints e join tenants t using (tenant_id) where t.state <> 'deleting';
 
 -- name: RouteEndpointSecrets :many
 select tenant_id, endpoint_id, secret_id, ciphertext from endpoint_secrets
 where expires_at is null or expires_at > now() order by created_at desc, secret_id desc;
 
 -- name: RouteDestinations :many
-select tenant_id, destination_id, endpoint_id, url, state, filter, signing, retry_policy, ordering, headers, forwarded_headers,
-  connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, updated_at from destinations order by destination_id;
+select d.tenant_id, d.destination_id, d.endpoint_id, d.url, d.state, d.filter, d.signing, d.retry_policy, d.ordering, d.headers,
+  d.forwarded_headers, d.connect_timeout_ms, d.timeout_ms, d.max_in_flight, d.rate_per_second, d.updated_at, t.state as tenant_state
+from destinations d join tenants t using (tenant_id) order by d.destination_id;
 
 -- name: RouteRemovedDestinations :many
 -- Those that were deleted a short while ago: what names them is not waiting for a snapshot that has them.

@@ -9,7 +9,7 @@ insert into tenants (tenant_id, display_name) values (@tenant_id, @display_name)
 insert into tenants (tenant_id, display_name) values (kapsel_operator_tenant(), 'Operator') on conflict do nothing;
 
 -- name: GetTenant :one
-select * from tenants where tenant_id = @tenant_id and tenant_id <> kapsel_operator_tenant();
+select * from tenants where tenant_id = @tenant_id;
 
 -- name: LockTenant :one
 -- First of each change, as for endpoints.

@@ -20,7 +20,11 @@ import (
 const maxLiveAPIKeys = 1000
 
 func (s *tenantService) CreateApiKey(ctx context.Context, request *kapselv1.CreateApiKeyRequest) (*kapselv1.CreateApiKeyResponse, error) {
-	scopes, err := readScopes(request.ApiKey.Scopes)
+	tenantID, err := tenantFor(ctx, request.TenantId)
+	if err != nil {
+		return nil, err
+	}
+	scopes, err := readScopes(tenantID, request.ApiKey.Scopes)
 	if err != nil {
 		return nil, err
 	}
@@ -146,10 +150,16 @@ var apiScopes = map[kapselv1.ApiKeyScope]tenant.Scope{
 	kapselv1.ApiKeyScope_API_KEY_SCOPE_OPERATOR: tenant.Operator,
 }
 
-func readScopes(given []kapselv1.ApiKeyScope) (scopes []string, err error) {
-	if slices.Contains(given, kapselv1.ApiKeyScope_API_KEY_SCOPE_OPERATOR) {
+// readScopes keeps the operator's scope apart: its keys have that one alone, and a tenant's never do.
+func readScopes(tenantID uuid.UUID, given []kapselv1.ApiKeyScope) (scopes []string, err error) {
+	if tenantID == tenant.OperatorID {
+		if len(given) != 1 || given[0] != kapselv1.ApiKeyScope_API_KEY_SCOPE_OPERATOR {
+			return nil, refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "api_key.scopes",
+				"a key of the operator has the scope OPERATOR alone: name a tenant to make one of its keys")
+		}
+	} else if slices.Contains(given, kapselv1.ApiKeyScope_API_KEY_SCOPE_OPERATOR) {
 		return nil, refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "api_key.scopes",
-			"a tenant's key cannot have the scope OPERATOR: kapsel keys create --operator makes one, with access to the database")
+			"a tenant's key cannot have the scope OPERATOR: leave tenant_id out to make a key of the operator")
 	}
 	for _, scope := range given {
 		scopes = append(scopes, string(apiScopes[scope]))

@@ -5,12 +5,17 @@ import (
 	"errors"
 	"path"
 	"strings"
+	"sync"
+	"time"
 
 	"connectrpc.com/connect/v2"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
 )
+
+// keyRecheck is how often the key of an open stream is looked at again: in memory mostly, see tenant.CacheTTL.
+const keyRecheck = time.Second / 2
 
 type principalKey struct{}
 
@@ -35,8 +40,42 @@ func (a *api) authenticate(next connect.ServerFunc) connect.ServerFunc {
 		}
 		ctx = context.WithValue(ctx, principalKey{}, principal)
 		ctx = context.WithValue(ctx, rpcKey{}, path.Base(spec.Procedure))
-		return next(ctx, spec, stream)
+		if spec.StreamType == connect.StreamTypeUnary {
+			return next(ctx, spec, stream)
+		}
+		return a.whileAllowed(ctx, bearer(header), needed, func(ctx context.Context) error { return next(ctx, spec, stream) })
 	}
+}
+
+// whileAllowed runs a stream, and ends it when its caller's key does: a stream may live for days.
+func (a *api) whileAllowed(ctx context.Context, key string, needed access, serve func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		ticker := time.NewTicker(keyRecheck)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			principal, err := a.Authenticator.Authenticate(ctx, key)
+			if refused := needed.check(principal); err == nil && refused != nil {
+				cancel(refused)
+			} else if tenant.IsRefusal(err) { // not when the database is away: the stream outlives that
+				cancel(authError(err, needed.scope))
+			}
+		}
+	})
+	err := serve(ctx)
+	var refused *refusal
+	if errors.As(context.Cause(ctx), &refused) {
+		err = refused
+	}
+	cancel(nil)
+	watching.Wait()
+	return err
 }
 
 // bearer is the credential of an Authorization header (RFC 6750 section 2.1).

@@ -49,8 +49,10 @@ func (s *destinationService) UpdateDestination(ctx context.Context, request *kap
 		if err != nil {
 			return err
 		}
-		response.Destination, err = s.describeOne(ctx, tx, updated)
-		return err
+		if response.Destination, err = s.describeOne(ctx, tx, updated); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, present.TenantID, response.Destination.Id, changed(request.UpdateMask.GetPaths()))
 	})
 	if err != nil {
 		return nil, err
@@ -65,7 +67,10 @@ func (s *destinationService) DeleteDestination(ctx context.Context, request *kap
 		if err := checkEtag(request.Etag, etag(present.UpdatedAt)); err != nil {
 			return err
 		}
-		return s.DB.DeleteDestinations(ctx, tx, present.TenantID, []uuid.UUID{present.DestinationID})
+		if err := s.DB.DeleteDestinations(ctx, tx, present.TenantID, []uuid.UUID{present.DestinationID}); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, present.TenantID, request.DestinationId, "")
 	})
 	if err != nil {
 		return nil, err

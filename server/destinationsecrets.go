@@ -45,8 +45,10 @@ func (s *destinationService) RotateDestinationSecret(ctx context.Context, reques
 			return err
 		}
 		response.Secret = generated
-		response.Destination, err = s.describeOne(ctx, tx, touched)
-		return err
+		if response.Destination, err = s.describeOne(ctx, tx, touched); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, present.TenantID, response.Destination.Id, rotated(overlap(request.Overlap)))
 	})
 	if err != nil {
 		return nil, err

@@ -66,8 +66,10 @@ func (s *destinationService) CreateDestination(ctx context.Context, request *kap
 		if err := s.addDestinationSecret(ctx, tx, tenantID, row.DestinationID, value); err != nil {
 			return err
 		}
-		response.Destination, err = s.describeOne(ctx, tx, created)
-		return err
+		if response.Destination, err = s.describeOne(ctx, tx, created); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, tenantID, response.Destination.Id, "for "+response.Destination.EndpointId)
 	})
 	if err != nil {
 		return nil, err

@@ -34,6 +34,9 @@ func (s *destinationService) PauseDestination(ctx context.Context, request *kaps
 			if err != nil {
 				return err
 			}
+			if err := s.audit(ctx, tx, present.TenantID, request.DestinationId, detail); err != nil {
+				return err
+			}
 		}
 		response.Destination, err = s.describeOne(ctx, tx, present)
 		return err
@@ -57,6 +60,9 @@ func (s *destinationService) ResumeDestination(ctx context.Context, request *kap
 			}
 		}
 		if err := s.DB.ResetBreaker(ctx, tx, present.TenantID, present.DestinationID); err != nil {
+			return err
+		}
+		if err := s.audit(ctx, tx, present.TenantID, request.DestinationId, ""); err != nil {
 			return err
 		}
 		response.Destination, err = s.describeOne(ctx, tx, present)

@@ -47,8 +47,10 @@ func (s *endpointService) UpdateEndpoint(ctx context.Context, request *kapselv1.
 		if err != nil {
 			return err
 		}
-		response.Endpoint, err = s.describeOne(ctx, tx, updated)
-		return err
+		if response.Endpoint, err = s.describeOne(ctx, tx, updated); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, present.TenantID, response.Endpoint.Id, changed(request.UpdateMask.GetPaths()))
 	})
 	if err != nil {
 		return nil, err
@@ -75,7 +77,15 @@ func (s *endpointService) DeleteEndpoint(ctx context.Context, request *kapselv1.
 				return err
 			}
 		}
-		return s.DB.DeleteEndpoint(ctx, tx, present.TenantID, present.EndpointID)
+		for _, destinationID := range destinations {
+			if err := s.audit(ctx, tx, present.TenantID, id.Destination.Text(destinationID), "deleted with its endpoint"); err != nil {
+				return err
+			}
+		}
+		if err := s.DB.DeleteEndpoint(ctx, tx, present.TenantID, present.EndpointID); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, present.TenantID, request.EndpointId, "")
 	})
 	if err != nil {
 		return nil, err

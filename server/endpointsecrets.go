@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -56,13 +57,20 @@ func (s *endpointService) RotateEndpointSecret(ctx context.Context, request *kap
 			return err
 		}
 		response.Secret = generated
-		response.Endpoint, err = s.describeOne(ctx, tx, touched)
-		return err
+		if response.Endpoint, err = s.describeOne(ctx, tx, touched); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, present.TenantID, response.Endpoint.Id, rotated(lasts))
 	})
 	if err != nil {
 		return nil, err
 	}
 	return response, nil
+}
+
+// rotated is what an audit log says of a rotation.
+func rotated(overlap time.Duration) string {
+	return "the secrets before it are valid for another " + overlap.String()
 }
 
 // changeVerification keeps an endpoint's secrets in step with its verification. A preset without secrets ends those that

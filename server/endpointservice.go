@@ -53,8 +53,10 @@ func (s *endpointService) CreateEndpoint(ctx context.Context, request *kapselv1.
 				return err
 			}
 		}
-		endpoint, err = s.describeOne(ctx, tx, created)
-		return err
+		if endpoint, err = s.describeOne(ctx, tx, created); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, tenantID, endpoint.Id, "")
 	})
 	if err != nil {
 		return nil, err

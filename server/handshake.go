@@ -13,9 +13,9 @@ import (
 func (h *ingestHandler) serveOther(w http.ResponseWriter, r *http.Request) {
 	allow := http.MethodPost
 	if r.Method == http.MethodGet && r.URL.RawQuery != "" {
-		endpoint := h.endpoint(r)
-		if endpoint == nil {
-			h.refuse(w, r, endpointNotFound())
+		endpoint, refused := h.endpoint(r)
+		if refused != nil {
+			h.refuse(w, r, refused)
 			return
 		}
 		if endpoint.Verifier.AnswersGET() {

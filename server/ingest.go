@@ -37,9 +37,9 @@ func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveOther(w, r)
 		return
 	}
-	endpoint := h.endpoint(r)
-	if endpoint == nil {
-		h.refuse(w, r, endpointNotFound())
+	endpoint, refused := h.endpoint(r)
+	if refused != nil {
+		h.refuse(w, r, refused)
 		return
 	}
 	if tooManyHeaders(r.Header) {
@@ -72,17 +72,21 @@ func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeReceipt(w, receipt)
 }
 
-// endpoint is the one that a request is for, nil when there is none or it is disabled.
-func (h *ingestHandler) endpoint(r *http.Request) *route.Endpoint {
+// endpoint is the one that a request is for, or why there is none that takes it.
+func (h *ingestHandler) endpoint(r *http.Request) (*route.Endpoint, *problem) {
 	endpointID, err := id.Endpoint.Parse(strings.TrimPrefix(r.URL.Path, ingestPath))
 	if err != nil {
-		return nil
+		return nil, endpointNotFound()
 	}
 	endpoint := h.api.finder.find(r.Context(), endpointID)
-	if endpoint == nil || !endpoint.Enabled {
-		return nil
+	switch {
+	case endpoint == nil || !endpoint.Enabled:
+		return nil, endpointNotFound()
+	case endpoint.Suspended:
+		return nil, newProblem(http.StatusForbidden, kapselv1.ErrorReason_ERROR_REASON_TENANT_SUSPENDED,
+			"webhooks are not taken in at present: the tenant is suspended")
 	}
-	return endpoint
+	return endpoint, nil
 }
 
 // endpointNotFound is also the answer for a disabled endpoint, as if it were not there.

@@ -75,6 +75,9 @@ func (s *ingestService) accept(ctx context.Context, principal tenant.Principal, 
 	if !endpoint.Enabled {
 		return nil, refuse(kapselv1.ErrorReason_ERROR_REASON_ENDPOINT_DISABLED, "the endpoint is disabled: enable it first")
 	}
+	if endpoint.Suspended { // since the key was looked up
+		return nil, authError(tenant.ErrSuspended, tenant.Ingest)
+	}
 	if len(request.Payload) > endpoint.MaxBodyBytes {
 		return nil, refuse(kapselv1.ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE, "the endpoint takes payloads of at most %d bytes", endpoint.MaxBodyBytes)
 	}

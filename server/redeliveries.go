@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -64,8 +65,14 @@ func (s *deliveryService) RetryDelivery(ctx context.Context, request *kapselv1.R
 		if err != nil {
 			return err
 		}
-		response.Delivery, err = s.readDelivery(ctx, tx, tenantID, deliveryID)
-		return err
+		if response.Delivery, err = s.readDelivery(ctx, tx, tenantID, deliveryID); err != nil {
+			return err
+		}
+		detail := "made due"
+		if !isLive {
+			detail = "repeats " + request.DeliveryId
+		}
+		return s.audit(ctx, tx, tenantID, response.Delivery.Id, detail)
 	})
 	if err != nil {
 		return nil, err
@@ -99,8 +106,10 @@ func (s *deliveryService) CancelDelivery(ctx context.Context, request *kapselv1.
 		if err := s.DB.CancelDelivery(ctx, tx, request.Reason, tenantID, deliveryID); err != nil {
 			return err
 		}
-		response.Delivery, err = s.readDelivery(ctx, tx, tenantID, deliveryID)
-		return err
+		if response.Delivery, err = s.readDelivery(ctx, tx, tenantID, deliveryID); err != nil {
+			return err
+		}
+		return s.audit(ctx, tx, tenantID, request.DeliveryId, request.Reason)
 	})
 	if err != nil {
 		return nil, err
@@ -156,7 +165,7 @@ func (s *eventService) ReplayEvent(ctx context.Context, request *kapselv1.Replay
 			}
 			response.Deliveries = append(response.Deliveries, delivery)
 		}
-		return nil
+		return s.audit(ctx, tx, tenantID, request.EventId, fmt.Sprintf("made %d deliveries", len(response.Deliveries)))
 	})
 	if err != nil {
 		return nil, err

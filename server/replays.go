@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -31,7 +32,10 @@ func (s *deliveryService) ReplayDeadLetters(ctx context.Context, request *kapsel
 			return err
 		}
 		response.Replay = describeReplay(replay)
-		return nil
+		if request.DryRun { // changes nothing
+			return nil
+		}
+		return s.audit(ctx, tx, tenantID, response.Replay.Id, fmt.Sprintf("of %d dead letters", response.Replay.Matched))
 	})
 	if err != nil {
 		return nil, err
@@ -101,7 +105,7 @@ func (s *deliveryService) CancelReplay(ctx context.Context, request *kapselv1.Ca
 		if stopped == 0 {
 			return refuse(kapselv1.ErrorReason_ERROR_REASON_REPLAY_ENDED, "the replay has ended already")
 		}
-		return nil
+		return s.audit(ctx, tx, tenantID, request.ReplayId, "")
 	})
 	if err != nil {
 		return nil, err

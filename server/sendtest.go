@@ -35,7 +35,7 @@ func (s *destinationService) SendTest(ctx context.Context, request *kapselv1.Sen
 		contentType = testContentType
 	}
 	began := time.Now()
-	attemptID, err := s.Tester.Test(ctx, destination, contentType, bytes.Clone(payload))
+	attemptID, err := s.Tester.Test(ctx, destination, contentType, bytes.Clone(payload), s.auditEntry(ctx, tenantID, request.DestinationId, ""))
 	if store.IsReferenceError(err) { // it was deleted meanwhile
 		return nil, noSuchDestination()
 	}

@@ -50,6 +50,9 @@ func (s *tenantService) CreateTenant(ctx context.Context, request *kapselv1.Crea
 }
 
 func (s *tenantService) GetTenant(ctx context.Context, request *kapselv1.GetTenantRequest) (*kapselv1.GetTenantResponse, error) {
+	if request.TenantId == "" && caller(ctx).IsOperator() {
+		return nil, nameATenant()
+	}
 	response := new(kapselv1.GetTenantResponse)
 	err := s.inTenant(ctx, request.TenantId, func(_ pgx.Tx, present store.Tenant) error {
 		response.Tenant = describeTenant(present)
@@ -92,6 +95,9 @@ func (s *tenantService) UpdateTenant(ctx context.Context, request *kapselv1.Upda
 	tenantID, err := tenantFor(ctx, request.TenantId)
 	if err != nil {
 		return nil, err
+	}
+	if tenantID == tenant.OperatorID {
+		return nil, nameATenant()
 	}
 	begin := s.DB.AsOperator
 	if !caller(ctx).IsOperator() {
@@ -167,18 +173,15 @@ func (s *tenantService) inTenant(ctx context.Context, text string, f func(tx pgx
 	})
 }
 
-// tenantFor is the tenant that a request means by a tenant_id. Another one than the caller's own is the operator's to name.
+// tenantFor is the tenant that a request means by a tenant_id. Another one than the caller's own is the operator's to name,
+// whose own has keys and an audit log, and nothing else.
 func tenantFor(ctx context.Context, text string) (uuid.UUID, error) {
 	who := caller(ctx)
 	if text == "" {
-		if who.IsOperator() {
-			return uuid.Nil, refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "tenant_id",
-				"a key of the operator stands for no tenant: name one")
-		}
 		return who.TenantID, nil
 	}
 	tenantID, err := id.Tenant.Parse(text)
-	if err != nil || !who.IsOperator() && tenantID != who.TenantID {
+	if err != nil || tenantID == tenant.OperatorID || !who.IsOperator() && tenantID != who.TenantID {
 		return uuid.Nil, noSuchTenant()
 	}
 	return tenantID, nil
@@ -213,6 +216,10 @@ func changed(paths []string) string { return "changed " + strings.Join(paths, ",
 
 func noSuchTenant() *refusal {
 	return refuse(kapselv1.ErrorReason_ERROR_REASON_TENANT_NOT_FOUND, "there is no such tenant")
+}
+
+func nameATenant() *refusal {
+	return refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "tenant_id", "a key of the operator stands for no tenant: name one")
 }
 
 func beingDeleted() *refusal {

@@ -6,6 +6,8 @@ import (
 	"math"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 )
 
@@ -47,6 +49,13 @@ func (s *attestationService) ListTreeHeads(ctx context.Context, request *kapselv
 // SealLog answers when a head covers all leaves that were recorded before the call.
 func (s *attestationService) SealLog(ctx context.Context, request *kapselv1.SealLogRequest) (*kapselv1.SealLogResponse, error) {
 	if err := s.checkLog(request.LogId); err != nil {
+		return nil, err
+	}
+	operatorID := caller(ctx).TenantID
+	err := s.DB.AsTenant(ctx, operatorID, func(tx pgx.Tx) error {
+		return s.audit(ctx, tx, operatorID, logIDText(s.Reader.LogID()), "")
+	})
+	if err != nil {
 		return nil, err
 	}
 	waitCtx, cancel := context.WithTimeout(ctx, sealTimeout)

@@ -216,6 +216,9 @@ with disabled as (
   where d.tenant_id = $5 and d.destination_id = $6 and d.state = 'enabled'
     and d.updated_at <= coalesce($7::timestamptz, d.updated_at)
   returning d.tenant_id, d.destination_id, d.state_detail
+), audited as (
+  insert into audit_entries (tenant_id, entry_id, actor, action, resource_id, detail, source_address)
+  select d.tenant_id, $1::uuid, 'system', 'DestinationDisabled', $8::text, d.state_detail, '' from disabled d
 )
 insert into operational_events (tenant_id, operational_event_id, kind, destination_id, event_id, detail)
 select d.tenant_id, $1::uuid, 'destination_disabled', d.destination_id, $2, d.state_detail from disabled d
@@ -229,6 +232,7 @@ type DisableDestinationParams struct {
 	TenantID           uuid.UUID
 	DestinationID      uuid.UUID
 	KnownAt            *time.Time
+	ResourceID         string
 }
 
 // Called when an attempt, or days of them, showed that nothing may be sent any more. Compares and swaps: of many attempts
@@ -243,6 +247,7 @@ func (q *Queries) DisableDestination(ctx context.Context, db DBTX, arg DisableDe
 		arg.TenantID,
 		arg.DestinationID,
 		arg.KnownAt,
+		arg.ResourceID,
 	)
 	if err != nil {
 		return 0, err

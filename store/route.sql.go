@@ -50,8 +50,9 @@ func (q *Queries) RouteDestinationSecrets(ctx context.Context, db DBTX) ([]Route
 }
 
 const routeDestinations = `-- name: RouteDestinations :many
-select tenant_id, destination_id, endpoint_id, url, state, filter, signing, retry_policy, ordering, headers, forwarded_headers,
-  connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, updated_at from destinations order by destination_id
+select d.tenant_id, d.destination_id, d.endpoint_id, d.url, d.state, d.filter, d.signing, d.retry_policy, d.ordering, d.headers,
+  d.forwarded_headers, d.connect_timeout_ms, d.timeout_ms, d.max_in_flight, d.rate_per_second, d.updated_at, t.state as tenant_state
+from destinations d join tenants t using (tenant_id) order by d.destination_id
 `
 
 type RouteDestinationsRow struct {
@@ -71,6 +72,7 @@ type RouteDestinationsRow struct {
 	MaxInFlight      int32
 	RatePerSecond    *int32
 	UpdatedAt        time.Time
+	TenantState      string
 }
 
 func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestinationsRow, error) {
@@ -99,6 +101,7 @@ func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestin
 			&i.MaxInFlight,
 			&i.RatePerSecond,
 			&i.UpdatedAt,
+			&i.TenantState,
 		); err != nil {
 			return nil, err
 		}
@@ -151,7 +154,7 @@ const routeEndpoints = `-- name: RouteEndpoints :many
 
 select e.tenant_id, e.endpoint_id, e.state, e.verification, e.payload_format, e.json_schema, e.max_body_bytes, e.deduplication,
   e.event_type_source, t.state as tenant_state
-from endpoints e join tenants t using (tenant_id)
+from endpoints e join tenants t using (tenant_id) where t.state <> 'deleting'
 `
 
 type RouteEndpointsRow struct {

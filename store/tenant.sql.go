@@ -127,7 +127,7 @@ func (q *Queries) GetAPIKey(ctx context.Context, db DBTX, tenantID uuid.UUID, ke
 }
 
 const getTenant = `-- name: GetTenant :one
-select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at from tenants where tenant_id = $1 and tenant_id <> kapsel_operator_tenant()
+select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at from tenants where tenant_id = $1
 `
 
 func (q *Queries) GetTenant(ctx context.Context, db DBTX, tenantID uuid.UUID) (Tenant, error) {

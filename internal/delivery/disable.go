@@ -87,7 +87,7 @@ func (h *Holder) disable(ctx context.Context) error {
 func (h *Holder) disableOne(ctx context.Context, destinationID uuid.UUID, demand disableDemand) error {
 	params := store.DisableDestinationParams{
 		TenantID: demand.tenantID, DestinationID: destinationID, DisableReason: int16(demand.disable.Reason),
-		StateDetail: store.CleanText(demand.disable.Detail, maxDetailBytes), OperationalEventID: id.New(),
+		StateDetail: store.CleanText(demand.disable.Detail, maxDetailBytes), OperationalEventID: id.New(), ResourceID: id.Destination.Text(destinationID),
 	}
 	if demand.eventID != uuid.Nil {
 		params.EventID = &demand.eventID

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
@@ -39,8 +40,10 @@ func NewTester(db *store.DB, nodeID uuid.UUID, sender *Sender, recorder *ledger.
 // recorded. A test that fails becomes a dead letter: no delivery ends without a trace. If this node is lost meanwhile, the
 // delivery is taken over like any other, and then follows the destination's retry policy.
 //
+// The audit entry is of who wishes the test; it is written with the event.
+//
 // When ctx ends early, the attempt is still made and recorded.
-func (t *Tester) Test(ctx context.Context, destination *route.Destination, contentType string, body []byte) (attemptID uuid.UUID, err error) {
+func (t *Tester) Test(ctx context.Context, destination *route.Destination, contentType string, body []byte, audit store.WriteAuditEntryParams) (attemptID uuid.UUID, err error) {
 	event := &ledger.Event{
 		TenantID: destination.TenantID, ID: id.New(), EndpointID: destination.EndpointID, ReceivedAt: time.Now(),
 		Body: body, ContentType: contentType, Type: TestEventType, Preset: notVerified, BodySHA256: sha256.Sum256(body),
@@ -49,10 +52,16 @@ func (t *Tester) Test(ctx context.Context, destination *route.Destination, conte
 		Duty:        ledger.Duty{Event: event, DeliveryID: id.New(), DestinationID: destination.ID},
 		Destination: destination, LeaseEnds: time.Now().Add(DefaultLease),
 	}
-	err = t.db.StoreTest(ctx, t.db.Engine(), store.StoreTestParams{
-		TenantID: event.TenantID, EventID: event.ID, EndpointID: event.EndpointID, ReceivedAt: event.ReceivedAt,
-		Body: body, ContentType: contentType, EventType: event.Type, Verification: event.Preset,
-		DeliveryID: job.DeliveryID, DestinationID: &destination.ID, LeaseSeconds: DefaultLease.Seconds(), NodeID: t.nodeID,
+	err = pgx.BeginFunc(ctx, t.db.Engine(), func(tx pgx.Tx) error {
+		err := t.db.StoreTest(ctx, tx, store.StoreTestParams{
+			TenantID: event.TenantID, EventID: event.ID, EndpointID: event.EndpointID, ReceivedAt: event.ReceivedAt,
+			Body: body, ContentType: contentType, EventType: event.Type, Verification: event.Preset,
+			DeliveryID: job.DeliveryID, DestinationID: &destination.ID, LeaseSeconds: DefaultLease.Seconds(), NodeID: t.nodeID,
+		})
+		if err != nil {
+			return err
+		}
+		return t.db.WriteAuditEntry(ctx, tx, audit)
 	})
 	if err != nil {
 		return uuid.Nil, fmt.Errorf("store test event: %w", err)

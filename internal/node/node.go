@@ -141,13 +141,15 @@ func (n *Node) build(ctx context.Context) error {
 		return fmt.Errorf("first heartbeat: %w", err)
 	}
 	follower := newHeadFollower(n.heads, log.With("component", "heads"))
+	authenticator := tenant.NewAuthenticator(n.db)
 	notices := store.NewListener(n.config.DatabaseURL, log.With("component", "notices"), map[string]func(string){
 		"kapsel_routes": func(string) {
 			fault.Pass(fault.NodeNotice)
 			n.routes.Poke()
 		},
-		tlog.NotifyChannel: follower.Poke,
-		tlog.SealChannel:   n.sealer.Requested,
+		tenant.NotifyChannel: func(string) { authenticator.Forget() },
+		tlog.NotifyChannel:   follower.Poke,
+		tlog.SealChannel:     n.sealer.Requested,
 	})
 	secure, err := n.openTLS(log)
 	if err != nil {
@@ -159,7 +161,7 @@ func (n *Node) build(ctx context.Context) error {
 	eraser := ledger.NewEraser(n.db, n.id, logID, log.With("component", "eraser"), func(int) { n.sealer.Wake() })
 	n.http = server.NewHTTPServer(server.New(server.Deps{
 		DB: n.db.Requests, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
-		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: tenant.NewAuthenticator(n.db),
+		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: authenticator,
 		Tester: delivery.NewTester(n.db, n.id, n.sender, n.recorder), Backlog: delivery.NewBacklog(n.db),
 		Eraser:    eraser,
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
@@ -179,6 +181,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
 	n.add("notices", notices.Run)
 	n.add("routes", n.routes.Run)
+	n.add("API keys", func(ctx context.Context) error { return authenticator.Run(ctx, log.With("component", "API keys")) })
 	n.add("heads", follower.Run)
 	n.add("sealer", n.sealer.Run)
 	n.add("recorder", n.recorder.Run)

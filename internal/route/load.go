@@ -30,7 +30,11 @@ const (
 	DestinationSecretPurpose = "destination_secret"
 )
 
-const defaultDedupWindow = 24 * time.Hour
+const (
+	defaultDedupWindow = 24 * time.Hour
+	// tenantActive is the only state of a tenant in which anything is taken in or delivered.
+	tenantActive = "active"
+)
 
 // load reads the whole configuration. A row that cannot be compiled makes only its own endpoint or destination
 // unusable: it is left out, and named in problems. Filters that last had already are not compiled again.
@@ -120,7 +124,8 @@ func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte, last *Endpoi
 	}
 	endpoint := &Endpoint{
 		TenantID: row.TenantID, ID: row.EndpointID,
-		Enabled:      row.State == "enabled" && row.TenantState == "active",
+		Enabled:      row.State == "enabled",
+		Suspended:    row.TenantState != tenantActive,
 		Preset:       config.Preset,
 		Verifier:     verifier,
 		RequireJSON:  row.PayloadFormat == "json",
@@ -207,7 +212,7 @@ func compileDestination(row store.RouteDestinationsRow, secrets [][]byte, last *
 	destination := &Destination{
 		TenantID: row.TenantID, ID: row.DestinationID, EndpointID: row.EndpointID,
 		URL:    row.URL,
-		Active: row.State == "enabled",
+		Active: row.State == "enabled" && row.TenantState == tenantActive,
 		Signer: signer, SignatureHeaders: names,
 		Headers:        make(http.Header, len(headers)),
 		ForwardAll:     slices.Contains(row.ForwardedHeaders, "*"),

@@ -34,7 +34,7 @@ func (s *Snapshot) Destination(id uuid.UUID) *Destination { return s.destination
 // Removed reports whether the destination was deleted a short while ago: no newer snapshot will have it.
 func (s *Snapshot) Removed(id uuid.UUID) bool { return s.removed[id] }
 
-// InactiveDestinations are the ids of those that are paused or disabled: their deliveries are held.
+// InactiveDestinations are the ids of those that are not delivered to: their deliveries are held.
 func (s *Snapshot) InactiveDestinations() []uuid.UUID { return s.inactive }
 
 // ActiveDestinations are those that are delivered to.
@@ -51,8 +51,9 @@ func (s *Snapshot) ActiveDestinations() []*Destination {
 // Endpoint says how to take a webhook in.
 type Endpoint struct {
 	TenantID, ID uuid.UUID
-	// Enabled is false when the endpoint is disabled or its tenant suspended.
-	Enabled bool
+	Enabled      bool
+	// Suspended says that the tenant is: nothing is taken in.
+	Suspended bool
 	// Preset is the name of the verification, as leaves record it.
 	Preset   string
 	Verifier *signature.Verifier
@@ -114,7 +115,7 @@ type EventType struct {
 type Destination struct {
 	TenantID, ID, EndpointID uuid.UUID
 	URL                      string
-	// Active is false when the destination is paused or disabled: its deliveries wait in the queue.
+	// Active is false when the destination is paused or disabled, or its tenant suspended: its deliveries wait in the queue.
 	Active bool
 	// Broken says which setting cannot be honoured, empty when all can: nothing may be sent then. Such a one is not Active.
 	Broken string

@@ -237,8 +237,18 @@ func TestDisabledEndpointsAndSuspendedTenantsTakeNothing(t *testing.T) {
 	}
 	r.exec(`update endpoints set state = 'enabled'`)
 	r.exec(`update tenants set state = 'suspended'`)
-	if r.refresh().Endpoint(endpoint).Enabled {
-		t.Error("the endpoint of a suspended tenant is enabled")
+	destination := r.destination(endpoint, `{}`, `{}`)
+	snapshot := r.refresh()
+	if !snapshot.Endpoint(endpoint).Suspended || snapshot.Destination(destination).Active || !slices.Equal(snapshot.InactiveDestinations(), []uuid.UUID{destination}) {
+		t.Error("the endpoint of a suspended tenant takes webhooks, or its destination gets them")
+	}
+	r.exec(`update tenants set state = 'deleting'`)
+	if snapshot := r.refresh(); snapshot.Endpoint(endpoint) != nil || snapshot.Destination(destination).Active {
+		t.Error("a tenant that is being deleted has an endpoint, or a destination that is delivered to")
+	}
+	r.exec(`update tenants set state = 'active'`)
+	if snapshot := r.refresh(); snapshot.Endpoint(endpoint).Suspended || !snapshot.Destination(destination).Active {
+		t.Error("the tenant is active again, and its endpoint or destination is not")
 	}
 }
 

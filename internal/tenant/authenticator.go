@@ -3,8 +3,11 @@ package tenant
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"fmt"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,8 +17,12 @@ import (
 )
 
 const (
-	// CacheTTL is for how long an answer about a key is remembered, and so how long a revoked key can still work.
-	CacheTTL = 2 * time.Second
+	// CacheTTL is for how long an answer about a key is remembered, and so how long a revoked key can still work should the
+	// notice of it be lost: each key in use is asked for again that often.
+	CacheTTL = 1500 * time.Millisecond
+
+	// NotifyChannel is where the database tells of keys that ended, and of tenants that may no longer use theirs.
+	NotifyChannel = "kapsel_api_keys"
 
 	// Some 2 MiB of keys in use, and as much of unknown ones.
 	maxKnown   = 8192
@@ -30,6 +37,9 @@ type Authenticator struct {
 	known   *cache
 	unknown *cache // apart, so that made-up keys take no room from real ones
 	lookups singleflight.Group
+	// forgotten counts calls of Forget: an answer that was asked for before one is not remembered after it.
+	forgotten atomic.Int64
+	uses      uses
 }
 
 // NewAuthenticator makes an authenticator of the keys in db.
@@ -53,7 +63,8 @@ func (a *Authenticator) Authenticate(ctx context.Context, key string) (Principal
 		return Principal{}, unknown.err
 	}
 	// When an answer runs out under load, one request asks the database and the others wait for it.
-	result := a.lookups.DoChan(string(hash[:]), func() (any, error) {
+	asking := string(hash[:]) + strconv.FormatInt(a.forgotten.Load(), 36) // never the answer of before Forget
+	result := a.lookups.DoChan(asking, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 		defer cancel()
 		return a.lookUp(ctx, hash)
@@ -73,20 +84,26 @@ func (a *Authenticator) Authenticate(ctx context.Context, key string) (Principal
 // Forget drops all answers, so that what changed of keys and tenants is in force with their next use. Called for each notice
 // of such a change; should one be lost, CacheTTL does it.
 func (a *Authenticator) Forget() {
+	a.forgotten.Add(1)
 	a.known.clear()
 	a.unknown.clear()
 }
 
 // lookUp asks the database. The error is the database's; what it says about the key is in the answer.
 func (a *Authenticator) lookUp(ctx context.Context, hash [sha256.Size]byte) (answer, error) {
+	epoch := a.forgotten.Load()
 	asked := time.Now() // before the query, so that no answer is older than it says
 	result := answer{until: asked.Add(CacheTTL)}
 	row, err := a.db.FindAPIKey(ctx, a.db.Engine(), hash[:])
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		result.err = ErrInvalid
-		a.unknown.put(hash, result, asked)
+		if a.forgotten.Load() == epoch {
+			a.unknown.put(hash, result, asked)
+		}
 		return result, nil
+	case err == nil && subtle.ConstantTimeCompare(row.SecretHash, hash[:]) != 1:
+		return answer{}, errors.New("look up API key: the database gave another one")
 	case err != nil:
 		return answer{}, fmt.Errorf("look up API key: %w", err)
 	case row.RevokedAt != nil, row.ExpiresAt != nil && !asked.Before(*row.ExpiresAt):
@@ -101,7 +118,10 @@ func (a *Authenticator) lookUp(ctx context.Context, hash [sha256.Size]byte) (ans
 		if row.ExpiresAt != nil && row.ExpiresAt.Before(result.until) {
 			result.until = *row.ExpiresAt
 		}
+		a.uses.note(row.TenantID, row.KeyID, asked)
 	}
-	a.known.put(hash, result, asked)
+	if a.forgotten.Load() == epoch {
+		a.known.put(hash, result, asked)
+	}
 	return result, nil
 }

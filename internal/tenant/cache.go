@@ -51,6 +51,7 @@ func (c *cache) put(hash [sha256.Size]byte, a answer, now time.Time) {
 	c.answers[hash] = a
 }
 
+// clear forgets all.
 func (c *cache) clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -34,6 +34,11 @@ var (
 	ErrScope = errors.New("API key lacks the scope")
 )
 
+// IsRefusal reports whether an error of Authenticate says that the key does not open, now or ever.
+func IsRefusal(err error) bool {
+	return errors.Is(err, ErrMissing) || errors.Is(err, ErrMalformed) || errors.Is(err, ErrInvalid) || errors.Is(err, ErrExpired)
+}
+
 // OperatorID is the tenant that the operator's keys stand under. It has nothing else. The schema knows it too
 // (kapsel_operator_tenant).
 var OperatorID = uuid.MustParse("00000000-0000-7000-8000-000000000000")

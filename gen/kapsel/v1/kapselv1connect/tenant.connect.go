@@ -145,7 +145,8 @@ type TenantServiceClient interface {
 	DeleteTenant(context.Context, *v1.DeleteTenantRequest) (*v1.DeleteTenantResponse, error)
 	// GetUsage reads what a tenant has used, a day at a time (UTC). Scope READ. Errors: NOT_FOUND (TENANT_NOT_FOUND).
 	GetUsage(context.Context, *v1.GetUsageRequest) (*v1.GetUsageResponse, error)
-	// CreateApiKey makes an API key. Scope ADMIN, or OPERATOR, which a tenant's keys can never be given.
+	// CreateApiKey makes an API key. Scope ADMIN, or OPERATOR, which a tenant's keys can never be given. An operator that names
+	// no tenant makes a key of the operator, whose only scope is OPERATOR.
 	//
 	// Errors: NOT_FOUND (TENANT_NOT_FOUND), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
 	CreateApiKey(context.Context, *v1.CreateApiKeyRequest) (*v1.CreateApiKeyResponse, error)
@@ -186,7 +187,8 @@ type TenantServiceHandler interface {
 	DeleteTenant(context.Context, *v1.DeleteTenantRequest) (*v1.DeleteTenantResponse, error)
 	// GetUsage reads what a tenant has used, a day at a time (UTC). Scope READ. Errors: NOT_FOUND (TENANT_NOT_FOUND).
 	GetUsage(context.Context, *v1.GetUsageRequest) (*v1.GetUsageResponse, error)
-	// CreateApiKey makes an API key. Scope ADMIN, or OPERATOR, which a tenant's keys can never be given.
+	// CreateApiKey makes an API key. Scope ADMIN, or OPERATOR, which a tenant's keys can never be given. An operator that names
+	// no tenant makes a key of the operator, whose only scope is OPERATOR.
 	//
 	// Errors: NOT_FOUND (TENANT_NOT_FOUND), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
 	CreateApiKey(context.Context, *v1.CreateApiKeyRequest) (*v1.CreateApiKeyResponse, error)

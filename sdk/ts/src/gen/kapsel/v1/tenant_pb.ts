@@ -1090,7 +1090,8 @@ export const TenantService: GenService<{
     output: typeof GetUsageResponseSchema;
   },
   /**
-   * CreateApiKey makes an API key. Scope ADMIN, or OPERATOR, which a tenant's keys can never be given.
+   * CreateApiKey makes an API key. Scope ADMIN, or OPERATOR, which a tenant's keys can never be given. An operator that names
+   * no tenant makes a key of the operator, whose only scope is OPERATOR.
    *
    * Errors: NOT_FOUND (TENANT_NOT_FOUND), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED).
    *
