@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +21,7 @@ type benchFlags struct {
 	scenario string
 	backlog  int
 	dead     string
+	keys     int
 	dataDir  string
 	profile  string
 	asJSON   bool
@@ -48,7 +48,8 @@ Scenarios, all but the first on a server of its own only:
   throughput  the load alone
   noisy       the load alone, then beside a dead destination with a backlog: its latency
   backlog     the same as fast as answered: its throughput, memory and connections
-  inflight    a sink that takes a second for each delivery: how many are in flight at once`,
+  inflight    a sink that takes a second for each delivery: how many are in flight at once
+  ordered     the load to a destination without order, then to one that orders by key: what order costs`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags.notes = cmd.ErrOrStderr()
@@ -71,7 +72,7 @@ Scenarios, all but the first on a server of its own only:
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog or inflight")
+	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog, inflight or ordered")
 	f.StringVar(&flags.server.url, "url", "", "measure this running server instead of one of its own")
 	f.StringVar(&flags.server.apiKey, "api-key", "", "API key for --url; better in KAPSEL_API_KEY")
 	f.IntVar(&flags.config.Conns, "conns", bench.DefaultConns, "connections, each with one webhook in flight")
@@ -80,6 +81,7 @@ Scenarios, all but the first on a server of its own only:
 	f.Float64Var(&flags.config.Rate, "rate", 0, "webhooks a second; 0 sends as fast as they are answered (default 500 for noisy, 1200 for inflight)")
 	f.IntVar(&flags.config.PayloadBytes, "payload", bench.DefaultPayloadBytes, "bytes a webhook")
 	f.IntVar(&flags.backlog, "backlog", 0, "deliveries queued behind the dead destination (default 500000 for noisy, 1000000 for backlog)")
+	f.IntVar(&flags.keys, "keys", 0, "keys that webhooks are ordered by (default 1000 for ordered)")
 	f.StringVar(&flags.dead, "dead", deadRefuses, "what the dead destination does: refuse connections, or hang")
 	f.BoolVar(&flags.asJSON, "json", false, "print one JSON object")
 	f.StringVar(&flags.dataDir, "data-dir", "", "where PostgreSQL keeps its data (default a temporary directory)")
@@ -92,6 +94,7 @@ const (
 	scenarioNoisy      = "noisy"
 	scenarioBacklog    = "backlog"
 	scenarioInFlight   = "inflight"
+	scenarioOrdered    = "ordered"
 
 	deadRefuses = "refuse"
 	deadHangs   = "hang"
@@ -105,11 +108,13 @@ const (
 	// What the service promises for a full queue.
 	noisyBacklog = 500_000
 	fullBacklog  = 1_000_000
+	// Many more than webhooks are under way, so that those of a key rarely wait for each other.
+	orderedKeys = 1000
 )
 
 // complete fills in what depends on the scenario, and refuses what it does not take.
 func (b *benchFlags) complete(given *pflag.FlagSet) error {
-	rate, backlog := 0.0, 0
+	rate, backlog, keys := 0.0, 0, 0
 	switch b.scenario {
 	case scenarioThroughput:
 	case scenarioNoisy:
@@ -118,8 +123,10 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 		backlog = fullBacklog
 	case scenarioInFlight:
 		rate = inFlightRate
+	case scenarioOrdered:
+		keys = orderedKeys
 	default:
-		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight", b.scenario)
+		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight, ordered", b.scenario)
 	}
 	if b.dead != deadRefuses && b.dead != deadHangs {
 		return fmt.Errorf("--dead: %q is neither refuse nor hang", b.dead)
@@ -129,6 +136,9 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 	}
 	if given.Changed("backlog") && (b.backlog < 1 || b.backlog > bench.MaxBacklog) {
 		return fmt.Errorf("--backlog: %d is not in 1 to %d", b.backlog, bench.MaxBacklog)
+	}
+	if given.Changed("keys") && (b.scenario != scenarioOrdered || b.keys < 1) {
+		return fmt.Errorf("--keys: give at least 1, with --scenario ordered")
 	}
 	if b.scenario != scenarioThroughput && b.server.url != "" {
 		return fmt.Errorf("scenario %s needs a server of its own: it cannot have --url", b.scenario)
@@ -142,6 +152,10 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 	if !given.Changed("backlog") {
 		b.backlog = backlog
 	}
+	if !given.Changed("keys") {
+		b.keys = keys
+	}
+	b.config.Keys = b.keys
 	return nil
 }
 
@@ -194,6 +208,8 @@ func (b *benchFlags) run(ctx context.Context) (_ benchReport, err error) {
 			return bench.RunBacklog(ctx, b.config, sink, own, b.backlog)
 		case scenarioInFlight:
 			return bench.RunInFlight(ctx, b.config, sink, own)
+		case scenarioOrdered:
+			return b.runOrdered(ctx, own, sink)
 		default:
 			return bench.Run(ctx, b.config, sink, own)
 		}
@@ -210,11 +226,25 @@ func (b *benchFlags) prepare(ctx context.Context, c client, url string, sink *be
 	if err != nil {
 		return err
 	}
-	b.config.IngestURL, b.config.Secret = strings.TrimSuffix(url, "/")+"/ingest/"+way.endpoint, way.secret
+	b.config.IngestURL, b.config.Secret = way.ingestURL(url), way.secret
 	if err := b.config.Validate(); err != nil {
 		return usageError(err)
 	}
 	return nil
+}
+
+// runOrdered makes a second endpoint, whose destination keeps order, and measures both.
+func (b *benchFlags) runOrdered(ctx context.Context, own *benchServer, sink *bench.Sink) (benchReport, error) {
+	way, err := createBenchWay(ctx, own.client, &kapselv1.Destination{
+		DisplayName: "Bench sink, ordered", Url: sink.URL(),
+		Ordering: &kapselv1.Ordering{Key: &kapselv1.Ordering_Header{Header: bench.KeyHeader}},
+	}, kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_AUTO)
+	if err != nil {
+		return nil, err
+	}
+	ordered := b.config
+	ordered.IngestURL, ordered.Secret = way.ingestURL(own.node.URL()), way.secret
+	return bench.RunOrdered(ctx, b.config, ordered, sink, own)
 }
 
 // profiled measures under a CPU profile, if one is wanted.

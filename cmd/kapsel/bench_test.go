@@ -24,6 +24,8 @@ func TestBenchRefusesWhatAScenarioDoesNotTake(t *testing.T) {
 		{"--scenario noisy --url http://127.0.0.1:1 --api-key k", "server of its own"},
 		{"--scenario inflight --backlog 5", "no dead destination"},
 		{"--dead hang", "no dead destination"},
+		{"--keys 5", "--scenario ordered"},
+		{"--scenario ordered --keys 0", "--keys"},
 	} {
 		code, text := runCaptured(t, append([]string{"bench"}, strings.Fields(test.args)...)...)
 		if code != 2 || !strings.Contains(text, test.want) || strings.Count(text, "\n") != 1 {
@@ -90,6 +92,7 @@ func TestScenariosRunOnAServerOfTheirOwn(t *testing.T) {
 		keys []string // of positive numbers
 	}{
 		{"--scenario noisy --backlog 2000 --rate 100", []string{"healthy_p99_ms", "healthy_p99_with_dead_ms", "ratio", "db_connections"}},
+		{"--scenario ordered --rate 100 --keys 20", []string{"ordered_per_s", "unordered_per_s", "ratio", "ordered_p99_ms", "keys", "db_connections"}},
 		{"--scenario inflight --rate 100", []string{"delivered_per_s", "peak_in_flight", "db_connections"}},
 	} {
 		var out bytes.Buffer

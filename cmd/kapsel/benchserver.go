@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,6 +114,10 @@ func (s *benchServer) Prove(ctx context.Context) (time.Duration, error) {
 // benchWay is an endpoint and its destination, by their ids' text.
 type benchWay struct {
 	endpoint, destination, secret string
+}
+
+func (w benchWay) ingestURL(server string) string {
+	return strings.TrimSuffix(server, "/") + "/ingest/" + w.endpoint
 }
 
 // createBenchWay makes an endpoint for GitHub webhooks that go to one destination.

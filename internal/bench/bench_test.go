@@ -50,7 +50,7 @@ func BenchmarkStamp(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	w := newWebhook(t, "secret", 1, newPayload(1, DefaultPayloadBytes))
+	w := newWebhook(t, "secret", 1, 0, newPayload(1, DefaultPayloadBytes))
 	b.ReportAllocs()
 	for id := uint64(0); b.Loop(); id++ {
 		w.stamp(id)

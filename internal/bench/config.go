@@ -41,6 +41,8 @@ type Config struct {
 	Rate float64
 	// PayloadBytes is the exact size of a webhook's body.
 	PayloadBytes int
+	// Keys is how many keys webhooks have, in turn, in KeyHeader. At 0 they have none.
+	Keys int
 	// Warmup is sent and drained before anything is measured. Its losses and
 	// duplicates count all the same.
 	Warmup time.Duration
@@ -90,6 +92,9 @@ func (c Config) Validate() error {
 	}
 	if c.PayloadBytes < minPayloadBytes || c.PayloadBytes > maxPayloadBytes {
 		errs = append(errs, fmt.Errorf("payload: %d is not in %d to %d bytes", c.PayloadBytes, minPayloadBytes, maxPayloadBytes))
+	}
+	if c.Keys < 0 || int64(c.Keys) > maxKeys {
+		errs = append(errs, fmt.Errorf("keys: %d is not in 0 to %d", c.Keys, int64(maxKeys)))
 	}
 	return errors.Join(errs...)
 }

@@ -65,7 +65,7 @@ func newGenerator(ctx context.Context, cfg Config, l *ledger) (*generator, error
 	for range cfg.Conns {
 		w := &worker{
 			target: t, ledger: l,
-			webhook: newWebhook(t, cfg.Secret, l.run, payload),
+			webhook: newWebhook(t, cfg.Secret, l.run, cfg.Keys, payload),
 			tally:   tally{refused: make(map[int]int64)},
 		}
 		g.workers = append(g.workers, w)

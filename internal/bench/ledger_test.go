@@ -63,7 +63,7 @@ func TestStampedRequestIsOneThatAnHTTPServerReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	const run = 0x0123456789abcdef
-	w := newWebhook(target, testSecret, run, newPayload(run, DefaultPayloadBytes))
+	w := newWebhook(target, testSecret, run, 0, newPayload(run, DefaultPayloadBytes))
 	seen := map[string]bool{}
 	for _, id := range []uint64{0, 1, 0xabcdef, maxWebhooks - 1} {
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(w.stamp(id))))

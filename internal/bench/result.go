@@ -45,6 +45,8 @@ type Result struct {
 	UnackedDelivered int64 `json:"unacked_delivered"`
 	// Foreign counts requests at the sink that were none of this run.
 	Foreign int64 `json:"foreign"`
+	// OutOfOrder counts webhooks that came before an earlier one of their key. 0 where they have no keys.
+	OutOfOrder int64 `json:"out_of_order,omitempty"`
 	// Rejected is the number of answers other than 202, by status.
 	Rejected map[int]int64 `json:"rejected_by_status"`
 	// ConnectionErrors counts failed connects and requests without a whole answer.
@@ -70,7 +72,7 @@ func newResult(cfg Config, warm, p phase) Result {
 		DeliveryP50: p.delivery.ms(50), DeliveryP99: p.delivery.ms(99),
 		Lost: warm.lost + p.lost, Duplicated: warm.repeats + p.repeats,
 		Accepted: p.accepted, Delivered: p.delivered, Recorded: p.recorded, Sealed: p.sealed,
-		UnackedDelivered: p.unackedDelivered, Foreign: p.foreign,
+		UnackedDelivered: p.unackedDelivered, Foreign: p.foreign, OutOfOrder: p.outOfOrder,
 		Rejected: p.refused, ConnectionErrors: p.failures, Unsent: p.unsent,
 		Conns: cfg.Conns, Rate: cfg.Rate, PayloadBytes: cfg.PayloadBytes, Seconds: cfg.Duration.Seconds(),
 	}

@@ -87,6 +87,7 @@ type phase struct {
 	outcome
 	tally
 	repeats    int64 // deliveries of a webhook that had been delivered before
+	outOfOrder int64 // webhooks that came before an earlier one of their key
 	foreign    int64 // requests at the sink that were none of this phase's webhooks
 	recorded   int64 // webhooks whose attempt is in the ledger
 	sealed     int64 // of these, covered by a tree head
@@ -119,6 +120,9 @@ func runPhase(ctx context.Context, cfg Config, d time.Duration, sink *Sink, prob
 	}
 	p.outcome = l.addUp()
 	p.repeats = l.repeats.Load()
+	if cfg.Keys > 0 {
+		p.outOfOrder = l.outOfOrder(cfg.Keys)
+	}
 	p.foreign = sink.foreign.Load() - foreign
 	return p, err
 }

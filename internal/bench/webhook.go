@@ -27,6 +27,8 @@ const (
 // id and signature change from one webhook to the next.
 type webhook struct {
 	request   []byte
+	keys      uint64
+	key       []byte // 8 digits of KeyHeader, inside request; none without keys
 	delivery  []byte // last 12 digits of X-GitHub-Delivery, inside request
 	signature []byte // 64 hex digits of X-Hub-Signature-256, inside request
 	body      []byte // inside request
@@ -36,10 +38,16 @@ type webhook struct {
 
 // newWebhook lays out a request as GitHub sends it
 // (docs.github.com/webhooks, "Webhook events and payloads", delivery headers).
-func newWebhook(t target, secret string, run uint64, payload []byte) *webhook {
+func newWebhook(t target, secret string, run uint64, keys int, payload []byte) *webhook {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: %s\r\n", t.path, t.host)
 	b.WriteString("User-Agent: kapsel-bench\r\nAccept: */*\r\nContent-Type: application/json\r\nX-GitHub-Event: push\r\n")
+	keyAt, keyDigits := 0, 0
+	if keys > 0 {
+		b.WriteString(KeyHeader + ": ")
+		keyAt, keyDigits = b.Len(), 8
+		b.WriteString("00000000\r\n")
+	}
 	// A version 4 UUID: its random part is the run, its last group the webhook's id.
 	fmt.Fprintf(&b, "X-GitHub-Delivery: %08x-%04x-4%03x-8%03x-", run>>32, run>>16&0xffff, run>>4&0xfff, run&0xf)
 	deliveryAt := b.Len()
@@ -53,6 +61,8 @@ func newWebhook(t target, secret string, run uint64, payload []byte) *webhook {
 	request := b.Bytes()
 	return &webhook{
 		request:   request,
+		keys:      uint64(keys),
+		key:       request[keyAt : keyAt+keyDigits],
 		delivery:  request[deliveryAt : deliveryAt+12],
 		signature: request[signatureAt : signatureAt+hex.EncodedLen(sha256.Size)],
 		body:      request[bodyAt:],
@@ -64,6 +74,9 @@ func newWebhook(t target, secret string, run uint64, payload []byte) *webhook {
 // the next stamp.
 func (w *webhook) stamp(id uint64) []byte {
 	putHex(w.delivery, id)
+	if w.keys > 0 {
+		putHex(w.key, id%w.keys)
+	}
 	putHex(w.body[seqOffset:markLength], id)
 	w.mac.Reset()
 	w.mac.Write(w.body)

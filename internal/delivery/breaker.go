@@ -50,7 +50,8 @@ const (
 // The zero value must be reset before use.
 type breaker struct {
 	state     breakerState
-	failures  int // in a row, while closed
+	failures  int       // in a row, while closed
+	worked    time.Time // when the latest attempt began that succeeded while closed
 	recent    recent
 	pauses    int       // in a row, without a success between them
 	successes int       // of probes, in a row
@@ -74,7 +75,7 @@ func (r breakerRules) closed(now time.Time) breaker {
 // not closed, only this node's probe counts: other attempts that end now began before it opened. rnd is in [0,1).
 func (b *breaker) note(rules breakerRules, s signal, started, now time.Time, rnd float64) (changed bool) {
 	if b.state == breakerClosed {
-		return b.noteClosed(rules, s, now, rnd)
+		return b.noteClosed(rules, s, started, now, rnd)
 	}
 	if b.state != breakerHalfOpen || b.probing.IsZero() || started.Before(b.probing) {
 		return false
@@ -98,16 +99,22 @@ func (b *breaker) note(rules breakerRules, s signal, started, now time.Time, rnd
 	return true
 }
 
-func (b *breaker) noteClosed(rules breakerRules, s signal, now time.Time, rnd float64) (changed bool) {
+func (b *breaker) noteClosed(rules breakerRules, s signal, started, now time.Time, rnd float64) (changed bool) {
 	if s == noSignal {
 		return false
 	}
 	b.recent.add(rules.window, s, now)
 	if s == goodSignal {
 		b.failures = 0
+		if started.After(b.worked) {
+			b.worked = started
+		}
 		return false
 	}
-	b.failures++
+	// In a row are attempts as they began: of a hundred that were sent together, the ten that time out end last and together.
+	if !started.Before(b.worked) {
+		b.failures++
+	}
 	good, bad := b.recent.sum(rules.window, now)
 	maxFailures := rules.maxFailures
 	if good+bad >= rules.minResults && good > bad {
@@ -122,7 +129,7 @@ func (b *breaker) noteClosed(rules breakerRules, s signal, now time.Time, rnd fl
 }
 
 func (b *breaker) open(rules breakerRules, now time.Time, rnd float64) {
-	b.state, b.failures, b.recent, b.successes = breakerOpen, 0, recent{}, 0
+	b.state, b.failures, b.worked, b.recent, b.successes = breakerOpen, 0, time.Time{}, recent{}, 0
 	b.probeAt = now.Add(rules.pauseAfter(b.pauses, rnd))
 }
 

@@ -54,6 +54,28 @@ func TestBreakerOpens(t *testing.T) {
 	}
 }
 
+// Of what is sent together, that which times out ends last and together.
+func TestFailuresThatBeganBeforeASuccessAreNotInARow(t *testing.T) {
+	var b breaker
+	b.reset()
+	for i := range 100 {
+		if started := testStart.Add(time.Duration(i) * time.Millisecond); b.note(testRules, goodSignal, started, started.Add(10*time.Millisecond), 0) {
+			t.Fatal("opened by a success")
+		}
+	}
+	for i := range 30 {
+		if started := testStart.Add(time.Duration(i) * time.Millisecond); b.note(testRules, badSignal, started, started.Add(2*time.Second), 0) {
+			t.Fatalf("opened by timeout %d of attempts before the last success", i+1)
+		}
+	}
+	for i := range 2 * testRules.maxFailures {
+		started := testStart.Add(time.Second + time.Duration(i)*time.Millisecond)
+		if opened := b.note(testRules, badSignal, started, started.Add(2*time.Second), 0); opened != (i == 2*testRules.maxFailures-1) {
+			t.Fatalf("opened %v after %d failures of attempts since", opened, i+1)
+		}
+	}
+}
+
 func TestOldResultsLeaveTheWindow(t *testing.T) {
 	var b breaker
 	b.reset()
