@@ -18,7 +18,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: ## Build bin/kapsel.
@@ -76,6 +76,14 @@ check-proto:
 check-ts:
 	tools/check-ts.sh
 
+.PHONY: check-deploy
+check-deploy: ## Check deploy/ and the release build with their own tools (not part of check: builds Helm).
+	tools/check-deploy.sh
+
+.PHONY: release
+release: ## Build release archives for every platform into dist/: make release VERSION=v1.2.3
+	tools/release.sh
+
 .PHONY: clean
 clean: ## Remove what was built.
-	rm -rf bin
+	rm -rf bin dist

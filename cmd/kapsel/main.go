@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -73,7 +72,17 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w: see kapsel %s --help", err, cmd.Name()))
 	})
-	root.AddCommand(newDev(), newServe(), newMigrate(), newFsck(), newKeys(), newSend(), newDeadLetters(), newReplay(), newSeal(), newProof(), newVerify(), newBench(), newVersion())
+	root.AddCommand(
+		newDev(), newServe(),
+		newMigrate(), newFsck(), newState(), newHealth(),
+		newKeys(),
+		newSend(),
+		newDeadLetters(), newReplay(),
+		newSeal(),
+		newProof(), newVerify(),
+		newBench(),
+		newVersion(),
+	)
 	for _, cmd := range root.Commands() {
 		if check := cmd.Args; check != nil {
 			cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -116,20 +125,4 @@ func environmentName(flag string) string {
 		}
 	}
 	return string(name)
-}
-
-// version is the module's version as the toolchain stamped it, else "devel".
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
-		return "devel"
-	}
-	return info.Main.Version
-}
-
-func newVersion() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "kapsel", version()) },
-	}
 }

@@ -199,10 +199,10 @@ func (n *Node) openState(ctx context.Context) (err error) {
 	if err := os.MkdirAll(n.config.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
-	if n.keys, err = secret.Open(filepath.Join(n.config.StateDir, "secrets.keyset")); err != nil {
+	if n.keys, err = secret.Open(filepath.Join(n.config.StateDir, secretsFile)); err != nil {
 		return err
 	}
-	if n.key, err = tlog.OpenKeyFile(filepath.Join(n.config.StateDir, "log.key")); err != nil {
+	if n.key, err = tlog.OpenKeyFile(filepath.Join(n.config.StateDir, logKeyFile)); err != nil {
 		return err
 	}
 	if n.origin, err = n.logOrigin(ctx); err != nil {

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kapsel-dev/kapsel/internal/node"
+)
+
+func newState() *cobra.Command {
+	cmd := &cobra.Command{Use: "state", Short: "Make or install the key files that all nodes of a service share", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return usageError(errors.New("say what to do: kapsel state init, kapsel state install"))
+		},
+	}
+	cmd.AddCommand(newStateInit(), newStateInstall())
+	return cmd
+}
+
+func newStateInit() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use: "init", Short: "Make the log's key and the keyset of secrets, where they are not there yet",
+		Long: `Makes log.key and secrets.keyset in a directory, and leaves files alone that are there. A node does the same at its first
+start; made beforehand, they can be put on every node. Keep a copy of both apart from the database.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				return usageError(errors.New("state directory is missing: set --state-dir"))
+			}
+			paths, err := node.InitState(dir)
+			for _, path := range paths {
+				fmt.Fprintln(cmd.OutOrStdout(), path)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "state-dir", "", "directory to make them in")
+	return cmd
+}
+
+func newStateInstall() *cobra.Command {
+	var from, dir string
+	cmd := &cobra.Command{
+		Use: "install", Short: "Copy the key files into a node's state directory, with the mode that they need",
+		Long: `Copies log.key and secrets.keyset into a node's state directory with mode 0600, for platforms whose secret volumes cannot
+give a file that mode. A keyset of secrets that has changed is replaced. Another log key than the one that is there is refused: a log
+cannot change its key that way. Running it again changes nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if from == "" || dir == "" {
+				return usageError(errors.New("say where from and where to: set --from and --state-dir"))
+			}
+			return node.InstallState(from, dir)
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "directory that holds both files")
+	cmd.Flags().StringVar(&dir, "state-dir", "", "state directory of the node")
+	return cmd
+}

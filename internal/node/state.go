@@ -1,0 +1,88 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/kapsel-dev/kapsel/internal/secret"
+	"github.com/kapsel-dev/kapsel/internal/tlog"
+)
+
+// Names of the files in a state directory that all nodes of a service share.
+const (
+	logKeyFile  = "log.key"
+	secretsFile = "secrets.keyset"
+)
+
+// maxKeyFileBytes bounds a key file: the largest is a keyset of many keys, some 20 KiB.
+const maxKeyFileBytes = 1 << 20
+
+// InitState makes the shared files in a directory, leaves alone those that are there, and returns their paths.
+func InitState(dir string) ([]string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	paths := []string{filepath.Join(dir, logKeyFile), filepath.Join(dir, secretsFile)}
+	if _, err := tlog.OpenKeyFile(paths[0]); err != nil {
+		return nil, err
+	}
+	if _, err := secret.Open(paths[1]); err != nil {
+		return nil, err
+	}
+	return paths, nil
+}
+
+// InstallState copies the shared files into a node's state directory, with the mode that they need. A keyset that differs
+// from the one that is there replaces it; a log key that differs is refused.
+func InstallState(from, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	for _, name := range []string{logKeyFile, secretsFile} {
+		if err := installKeyFile(filepath.Join(from, name), filepath.Join(dir, name), name == secretsFile); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// installKeyFile copies a key file so that it is there whole or not at all.
+func installKeyFile(from, to string, replace bool) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return fmt.Errorf("read key file: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxKeyFileBytes {
+		return fmt.Errorf("read key file: %s is no key file: want a regular file of at most %d bytes", from, maxKeyFileBytes)
+	}
+	wanted, err := os.ReadFile(from)
+	if err != nil {
+		return fmt.Errorf("read key file: %w", err)
+	}
+	present, err := os.ReadFile(to)
+	switch {
+	case err == nil && bytes.Equal(present, wanted):
+		return nil
+	case err == nil && !replace:
+		return fmt.Errorf("%s is another key than %s: a log keeps its key; restore the file that belongs to this log", from, to)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("read key file: %w", err)
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+"-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("install key file: %w", err)
+	}
+	defer os.Remove(temporary.Name())
+	_, err = temporary.Write(wanted)
+	if err = errors.Join(err, temporary.Sync(), temporary.Close()); err == nil {
+		err = os.Rename(temporary.Name(), to)
+	}
+	if err != nil {
+		return fmt.Errorf("install key file: %w", err)
+	}
+	return nil
+}

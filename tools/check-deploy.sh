@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Checks what is in deploy/ with each format's own tools: the Helm chart is linted, rendered and decoded strictly into the
+# Kubernetes API's types, and wrong values are refused; the Compose file is loaded by the Compose Specification's loader; the
+# systemd unit is verified and its exposure bounded; the image is built and run; a release is built twice, from two
+# directories, and must come out the same. What a machine cannot check is said.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+helm() { go tool -modfile=tools/helm.mod helm "$@"; }
+values=(--kube-version 1.31.0 --set publicURL=https://hooks.example.com --set database.existingSecret=d --set state.existingSecret=s)
+helm lint deploy/helm/kapsel "${values[@]:2}"
+for more in '' ingress.enabled=true,ingress.host=hooks.example.com,ingress.tlsSecret=t,ingress.className=c \
+  admin.enabled=false,service.type=LoadBalancer,state.storageClassName=fast 'env[0].name=KAPSEL_LOG_LEVEL,env[0].value=debug'; do
+  helm template check deploy/helm/kapsel "${values[@]}" ${more:+--set "$more"} |
+    go run -modfile=tools/helm.mod tools/deploycheck/manifests.go | sort | uniq -c
+done
+for wrong in publicURL=ftp://x publicURL=https://x.example.com/path replicas=0 state.existingSecret= colour=red ingress.enabled=true; do
+  if helm template check deploy/helm/kapsel "${values[@]}" --set "$wrong" >/dev/null 2>&1; then
+    echo "the chart takes $wrong" >&2
+    exit 1
+  fi
+done
+
+POSTGRES_PASSWORD=check go run -modfile=tools/compose.mod tools/deploycheck/compose.go deploy/compose.yaml
+
+directory=$(mktemp -d)
+trap 'rm -rf "$directory"' EXIT
+git clone --quiet --no-local . "$directory/clone"
+for place in . "$directory/clone"; do
+  (cd "$place" && VERSION=v0.0.0-check SOURCE_DATE_EPOCH=1 PLATFORMS=linux/amd64 tools/release.sh >/dev/null)
+done
+cmp dist/kapsel-v0.0.0-check-linux-amd64.tar.gz "$directory/clone/dist/kapsel-v0.0.0-check-linux-amd64.tar.gz"
+(cd dist && sha256sum --quiet --check SHA256SUMS)
+echo 'release: the same from two directories'
+
+if command -v systemd-analyze >/dev/null; then
+  tar -xzf dist/kapsel-v0.0.0-check-linux-amd64.tar.gz -C "$directory"
+  sed "s|^ExecStart=/usr/local/bin/kapsel|ExecStart=$directory/kapsel-v0.0.0-check-linux-amd64/kapsel|" deploy/systemd/kapsel.service >"$directory/kapsel.service"
+  systemd-analyze verify "$directory/kapsel.service"
+  systemd-analyze security --offline=true --threshold=15 "$directory/kapsel.service" | tail -1
+else
+  echo 'unit not checked: no systemd-analyze here' >&2
+fi
+rm -rf dist
+
+if ((EUID == 0)) && command -v buildah >/dev/null && command -v busybox >/dev/null; then
+  tools/check-image.sh
+else
+  echo "image not checked: needs root and Debian's buildah and busybox-static" >&2
+fi
