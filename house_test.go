@@ -12,10 +12,11 @@ const module = "github.com/kapsel-dev/kapsel/"
 // mayImport says which of our own packages each package may use (docs/architecture.md). Imports go down the list only.
 var mayImport = map[string][]string{
 	"cmd/kapsel":               {"gen", "internal/bench", "internal/embedpg", "internal/fault", "internal/fsck", "internal/id", "internal/node", "internal/signature", "internal/telemetry", "internal/tenant", "internal/tlog", "sdk/go/verify", "server", "store"},
-	"internal/node":            {"internal/certificate", "internal/delivery", "internal/fault", "internal/id", "internal/ingest", "internal/ledger", "internal/route", "internal/secret", "internal/tenant", "internal/tlog", "server", "store"},
-	"server":                   {"gen", "internal/delivery", "internal/filter", "internal/id", "internal/ingest", "internal/ledger", "internal/route", "internal/schema", "internal/secret", "internal/signature", "internal/tenant", "internal/tlog", "sdk/go/verify", "store"},
-	"internal/ingest":          {"internal/delivery", "internal/fault", "internal/filter", "internal/id", "internal/ledger", "internal/route", "internal/signature", "store"},
+	"internal/node":            {"internal/certificate", "internal/delivery", "internal/fault", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/route", "internal/secret", "internal/tenant", "internal/tlog", "server", "store"},
+	"server":                   {"gen", "internal/delivery", "internal/filter", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/route", "internal/schema", "internal/secret", "internal/signature", "internal/tenant", "internal/tlog", "sdk/go/verify", "store"},
+	"internal/ingest":          {"internal/delivery", "internal/fault", "internal/filter", "internal/id", "internal/ledger", "internal/limit", "internal/route", "internal/signature", "store"},
 	"internal/delivery":        {"gen", "internal/fault", "internal/id", "internal/ledger", "internal/route", "store"},
+	"internal/limit":           {"internal/fault", "internal/route", "store"},
 	"internal/ledger":          {"gen", "internal/fault", "internal/id", "store"},
 	"internal/tlog":            {"internal/fault", "internal/signer", "internal/tlog", "sdk/go/verify", "store"},
 	"internal/tlog/checkpoint": {"internal/tlog/merkle"},

@@ -176,10 +176,3 @@ where tenant_id = @tenant_id and destination_id = @destination_id;
 
 -- name: RemoveEndedDestinationSecrets :exec
 delete from destination_secrets where tenant_id = @tenant_id and destination_id = @destination_id and expires_at <= now();
-
--- name: TenantQuota :one
--- What a tenant may have, and has. Asked before each creation; two at the same moment may both pass, and exceed it by one.
-select t.max_endpoints, t.max_destinations,
-  (select count(*) from endpoints e where e.tenant_id = t.tenant_id) as endpoints,
-  (select count(*) from destinations d where d.tenant_id = t.tenant_id) as destinations
-from tenants t where t.tenant_id = @tenant_id;

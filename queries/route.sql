@@ -2,7 +2,8 @@
 
 -- name: RouteEndpoints :many
 select e.tenant_id, e.endpoint_id, e.state, e.verification, e.payload_format, e.json_schema, e.max_body_bytes, e.deduplication,
-  e.event_type_source, t.state as tenant_state
+  e.event_type_source, t.state as tenant_state, t.ingest_per_second, t.ingest_burst, t.ingest_per_day, t.ingest_bytes_per_day,
+  t.max_body_bytes as tenant_max_body_bytes
 from endpoints e join tenants t using (tenant_id) where t.state <> 'deleting';
 
 -- name: RouteEndpointSecrets :many

@@ -23,8 +23,9 @@ order by tenant_id desc limit @max_rows::integer;
 -- name: UpdateTenant :one
 -- By the operator. updated_at is the etag, as for endpoints.
 update tenants set display_name = @display_name, state = @state, ingest_per_second = @ingest_per_second,
-  ingest_burst = @ingest_burst, ingest_per_day = @ingest_per_day, max_endpoints = @max_endpoints,
-  max_destinations = @max_destinations,
+  ingest_burst = @ingest_burst, ingest_per_day = @ingest_per_day, ingest_bytes_per_day = @ingest_bytes_per_day,
+  max_body_bytes = @max_body_bytes, max_endpoints = @max_endpoints, max_destinations = @max_destinations,
+  payload_retention_seconds = @payload_retention_seconds,
   updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 where tenant_id = @tenant_id
 returning *;

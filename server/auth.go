@@ -31,7 +31,7 @@ func (a *api) authenticate(next connect.ServerFunc) connect.ServerFunc {
 		if needed.scope == public && header == "" {
 			return next(ctx, spec, stream)
 		}
-		principal, err := a.Authenticator.Authenticate(ctx, bearer(header))
+		principal, err := a.identify(ctx, bearer(header))
 		if err != nil {
 			return authError(err, needed.scope)
 		}

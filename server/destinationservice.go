@@ -49,7 +49,7 @@ func (s *destinationService) CreateDestination(ctx context.Context, request *kap
 		} else if err != nil {
 			return err
 		}
-		quota, err := s.DB.TenantQuota(ctx, tx, tenantID)
+		quota, err := s.lockQuota(ctx, tx, tenantID)
 		if err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func (s *endpointService) CreateEndpoint(ctx context.Context, request *kapselv1.
 
 	var endpoint *kapselv1.Endpoint
 	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
-		quota, err := s.DB.TenantQuota(ctx, tx, tenantID)
+		quota, err := s.lockQuota(ctx, tx, tenantID)
 		if err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ import (
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
+	"github.com/kapsel-dev/kapsel/internal/limit"
 )
 
 // errorDomain of google.rpc.ErrorInfo: who defines the reasons.
@@ -124,11 +125,14 @@ func withDetails(err *connect.Error, r *refusal) *connect.Error {
 // refusalOf translates what the packages behind the edge return. Nil: the error is one of the server's own.
 func refusalOf(err error) *refusal {
 	var known *refusal
+	var exceeded *limit.Exceeded
 	var pgErr *pgconn.PgError
 	var netErr net.Error
 	switch {
 	case errors.As(err, &known):
 		return known
+	case errors.As(err, &exceeded):
+		return &refusal{reason: reasonOf(exceeded), message: exceeded.Error(), retry: exceeded.Wait}
 	case errors.Is(err, ingest.ErrOverloaded), errors.Is(err, errNoMemory):
 		return &refusal{reason: kapselv1.ErrorReason_ERROR_REASON_OVERLOADED, message: "the server holds all it may: try again", retry: overloadedRetry}
 	case errors.Is(err, ingest.ErrUnavailable):

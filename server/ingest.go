@@ -69,6 +69,7 @@ func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
+	h.api.Sources.Proved(sourceOf(r, endpoint.ID))
 	writeReceipt(w, receipt)
 }
 
@@ -78,13 +79,23 @@ func (h *ingestHandler) endpoint(r *http.Request) (*route.Endpoint, *problem) {
 	if err != nil {
 		return nil, endpointNotFound()
 	}
-	endpoint := h.api.finder.find(r.Context(), endpointID)
+	endpoint := h.api.Routes.Snapshot().Endpoint(endpointID)
+	if endpoint == nil {
+		if wait := h.api.Sources.Blocked(unknownEndpoints(r)); wait > 0 {
+			return nil, blockedProblem(wait)
+		}
+		endpoint = h.api.finder.find(r.Context(), endpointID)
+	}
 	switch {
 	case endpoint == nil || !endpoint.Enabled:
+		h.api.Sources.Failed(unknownEndpoints(r))
 		return nil, endpointNotFound()
 	case endpoint.Suspended:
 		return nil, newProblem(http.StatusForbidden, kapselv1.ErrorReason_ERROR_REASON_TENANT_SUSPENDED,
 			"webhooks are not taken in at present: the tenant is suspended")
+	}
+	if wait := h.api.Sources.Blocked(sourceOf(r, endpointID)); wait > 0 {
+		return nil, blockedProblem(wait)
 	}
 	return endpoint, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/limit"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 )
 
@@ -26,6 +27,9 @@ type problem struct {
 	// detail is for people, and says what to do.
 	detail string
 	retry  time.Duration
+	// policy of the limit that was exceeded, and what is left of it; without a name there is none.
+	policy    policy
+	remaining int64
 	// closes says that the rest of the request was not read, so that the connection cannot be used again.
 	closes bool
 }
@@ -44,6 +48,10 @@ func problemOf(ctx context.Context, err error) *problem {
 		return newProblem(http.StatusUnauthorized, kapselv1.ErrorReason_ERROR_REASON_SIGNATURE_INVALID, err.Error())
 	case errors.Is(err, signature.ErrStaleTimestamp), errors.Is(err, signature.ErrFutureTimestamp):
 		return newProblem(http.StatusUnauthorized, kapselv1.ErrorReason_ERROR_REASON_TIMESTAMP_INVALID, err.Error())
+	}
+	var exceeded *limit.Exceeded
+	if errors.As(err, &exceeded) {
+		return exceededProblem(exceeded)
 	}
 	if r := refusalOf(err); r != nil && r.retry > 0 {
 		return &problem{status: http.StatusServiceUnavailable, reason: r.reason, detail: r.message, retry: r.retry}
@@ -69,7 +77,10 @@ func (p *problem) write(w http.ResponseWriter, correlationID string) {
 	header.Set("Content-Type", "application/problem+json")
 	header.Set("Cache-Control", "no-store")
 	if p.retry > 0 {
-		header.Set("Retry-After", strconv.Itoa(int(p.retry.Round(time.Second).Seconds())))
+		header.Set("Retry-After", wholeSeconds(p.retry))
+	}
+	if p.policy.name != "" {
+		p.policy.set(header, p.remaining, p.retry)
 	}
 	if p.closes {
 		header.Set("Connection", "close")
@@ -97,6 +108,10 @@ func (h *ingestHandler) refuse(w http.ResponseWriter, r *http.Request, p *proble
 // fail answers a request of /ingest that intake gave back.
 func (h *ingestHandler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p := problemOf(r.Context(), err); p != nil {
+		if p.status == http.StatusUnauthorized {
+			endpointID, _ := id.Endpoint.Parse(strings.TrimPrefix(r.URL.Path, ingestPath)) // it was found by that
+			h.api.Sources.Failed(sourceOf(r, endpointID))
+		}
 		h.refuse(w, r, p)
 		return
 	}

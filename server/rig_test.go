@@ -30,6 +30,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/limit"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
@@ -93,12 +94,14 @@ func newRig(t *testing.T) *rig {
 	sender := delivery.NewSender(allowed, "test")
 	t.Cleanup(sender.Close)
 	dispatcher := delivery.NewDispatcher(nodeID, sender, recorder, delivery.NewLeases(db, nodeID, log), log)
+	limits := limit.New(db, log)
+	recorder.SetUsageMeter(limits)
 	committer := ingest.NewCommitter(db, nodeID, delivery.DefaultLease, 5*time.Second, dispatcher, log)
 	r.db = db
 	stopping, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	r.deps = Deps{
-		DB: db.Requests, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer), Keyring: keys,
+		DB: db.Requests, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer, limits), Sources: limit.NewSources(), Keyring: keys,
 		Reader: reader, Heads: heads, Seal: sealer.SealAll, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder), Backlog: delivery.NewBacklog(db),
 		Eraser:    ledger.NewEraser(db, nodeID, testLogID, log, func(int) { sealer.Wake() }),
 		PublicURL: "https://kapsel.example.com/", AllowedDestinations: allowed,
@@ -110,7 +113,7 @@ func newRig(t *testing.T) *rig {
 	server := NewHTTPServer(New(r.deps), nil, slog.NewLogLogger(log.Handler(), slog.LevelDebug))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{committer.Run, recorder.Run, sealer.Run} {
+	for _, run := range []func(context.Context) error{committer.Run, recorder.Run, sealer.Run, limits.Run} {
 		running.Go(func() { run(ctx) })
 	}
 	running.Go(func() { server.Serve(listener) })

@@ -24,6 +24,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/limit"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
@@ -36,6 +37,7 @@ type Deps struct {
 	DB      *store.Requests
 	Routes  *route.Table
 	Ingest  *ingest.Ingest
+	Sources *limit.Sources
 	Keyring *secret.Keyring
 	Reader  *tlog.Reader
 	Heads   *tlog.Heads

@@ -705,33 +705,6 @@ func (q *Queries) SweepRemovedDestination(ctx context.Context, db DBTX, settleSe
 	return i, err
 }
 
-const tenantQuota = `-- name: TenantQuota :one
-select t.max_endpoints, t.max_destinations,
-  (select count(*) from endpoints e where e.tenant_id = t.tenant_id) as endpoints,
-  (select count(*) from destinations d where d.tenant_id = t.tenant_id) as destinations
-from tenants t where t.tenant_id = $1
-`
-
-type TenantQuotaRow struct {
-	MaxEndpoints    *int32
-	MaxDestinations *int32
-	Endpoints       int64
-	Destinations    int64
-}
-
-// What a tenant may have, and has. Asked before each creation; two at the same moment may both pass, and exceed it by one.
-func (q *Queries) TenantQuota(ctx context.Context, db DBTX, tenantID uuid.UUID) (TenantQuotaRow, error) {
-	row := db.QueryRow(ctx, tenantQuota, tenantID)
-	var i TenantQuotaRow
-	err := row.Scan(
-		&i.MaxEndpoints,
-		&i.MaxDestinations,
-		&i.Endpoints,
-		&i.Destinations,
-	)
-	return i, err
-}
-
 const touchDestination = `-- name: TouchDestination :one
 update destinations set updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 where tenant_id = $1 and destination_id = $2

@@ -190,14 +190,17 @@ type Replay struct {
 }
 
 type Tenant struct {
-	TenantID        uuid.UUID
-	DisplayName     string
-	State           string
-	IngestPerSecond *int32
-	IngestBurst     *int32
-	IngestPerDay    *int64
-	MaxEndpoints    *int32
-	MaxDestinations *int32
-	CreatedAt       time.Time
-	UpdatedAt       time.Time
+	TenantID                uuid.UUID
+	DisplayName             string
+	State                   string
+	IngestPerSecond         *int32
+	IngestBurst             *int32
+	IngestPerDay            *int64
+	MaxEndpoints            *int32
+	MaxDestinations         *int32
+	CreatedAt               time.Time
+	UpdatedAt               time.Time
+	IngestBytesPerDay       *int64
+	MaxBodyBytes            *int32
+	PayloadRetentionSeconds *int32
 }

@@ -153,21 +153,27 @@ func (q *Queries) RouteEndpointSecrets(ctx context.Context, db DBTX) ([]RouteEnd
 const routeEndpoints = `-- name: RouteEndpoints :many
 
 select e.tenant_id, e.endpoint_id, e.state, e.verification, e.payload_format, e.json_schema, e.max_body_bytes, e.deduplication,
-  e.event_type_source, t.state as tenant_state
+  e.event_type_source, t.state as tenant_state, t.ingest_per_second, t.ingest_burst, t.ingest_per_day, t.ingest_bytes_per_day,
+  t.max_body_bytes as tenant_max_body_bytes
 from endpoints e join tenants t using (tenant_id) where t.state <> 'deleting'
 `
 
 type RouteEndpointsRow struct {
-	TenantID        uuid.UUID
-	EndpointID      uuid.UUID
-	State           string
-	Verification    []byte
-	PayloadFormat   string
-	JsonSchema      string
-	MaxBodyBytes    int32
-	Deduplication   []byte
-	EventTypeSource []byte
-	TenantState     string
+	TenantID           uuid.UUID
+	EndpointID         uuid.UUID
+	State              string
+	Verification       []byte
+	PayloadFormat      string
+	JsonSchema         string
+	MaxBodyBytes       int32
+	Deduplication      []byte
+	EventTypeSource    []byte
+	TenantState        string
+	IngestPerSecond    *int32
+	IngestBurst        *int32
+	IngestPerDay       *int64
+	IngestBytesPerDay  *int64
+	TenantMaxBodyBytes *int32
 }
 
 // The route snapshot: read whole, by the engine, at start and after each change. Small tables, read in full.
@@ -191,6 +197,11 @@ func (q *Queries) RouteEndpoints(ctx context.Context, db DBTX) ([]RouteEndpoints
 			&i.Deduplication,
 			&i.EventTypeSource,
 			&i.TenantState,
+			&i.IngestPerSecond,
+			&i.IngestBurst,
+			&i.IngestPerDay,
+			&i.IngestBytesPerDay,
+			&i.TenantMaxBodyBytes,
 		); err != nil {
 			return nil, err
 		}

@@ -127,7 +127,7 @@ func (q *Queries) GetAPIKey(ctx context.Context, db DBTX, tenantID uuid.UUID, ke
 }
 
 const getTenant = `-- name: GetTenant :one
-select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at from tenants where tenant_id = $1
+select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds from tenants where tenant_id = $1
 `
 
 func (q *Queries) GetTenant(ctx context.Context, db DBTX, tenantID uuid.UUID) (Tenant, error) {
@@ -144,6 +144,9 @@ func (q *Queries) GetTenant(ctx context.Context, db DBTX, tenantID uuid.UUID) (T
 		&i.MaxDestinations,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.IngestBytesPerDay,
+		&i.MaxBodyBytes,
+		&i.PayloadRetentionSeconds,
 	)
 	return i, err
 }
@@ -185,7 +188,7 @@ func (q *Queries) ListAPIKeys(ctx context.Context, db DBTX, tenantID uuid.UUID, 
 }
 
 const listTenants = `-- name: ListTenants :many
-select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at from tenants where tenant_id < $1 and tenant_id <> kapsel_operator_tenant()
+select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds from tenants where tenant_id < $1 and tenant_id <> kapsel_operator_tenant()
 order by tenant_id desc limit $2::integer
 `
 
@@ -210,6 +213,9 @@ func (q *Queries) ListTenants(ctx context.Context, db DBTX, beforeID uuid.UUID, 
 			&i.MaxDestinations,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.IngestBytesPerDay,
+			&i.MaxBodyBytes,
+			&i.PayloadRetentionSeconds,
 		); err != nil {
 			return nil, err
 		}
@@ -222,7 +228,7 @@ func (q *Queries) ListTenants(ctx context.Context, db DBTX, beforeID uuid.UUID, 
 }
 
 const lockTenant = `-- name: LockTenant :one
-select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at from tenants where tenant_id = $1 and tenant_id <> kapsel_operator_tenant() for update
+select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds from tenants where tenant_id = $1 and tenant_id <> kapsel_operator_tenant() for update
 `
 
 // First of each change, as for endpoints.
@@ -240,6 +246,9 @@ func (q *Queries) LockTenant(ctx context.Context, db DBTX, tenantID uuid.UUID) (
 		&i.MaxDestinations,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.IngestBytesPerDay,
+		&i.MaxBodyBytes,
+		&i.PayloadRetentionSeconds,
 	)
 	return i, err
 }
@@ -247,7 +256,7 @@ func (q *Queries) LockTenant(ctx context.Context, db DBTX, tenantID uuid.UUID) (
 const renameTenant = `-- name: RenameTenant :one
 update tenants set display_name = $1, updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 where tenant_id = $2
-returning tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at
+returning tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds
 `
 
 // By the tenant itself, which may change nothing else.
@@ -265,6 +274,9 @@ func (q *Queries) RenameTenant(ctx context.Context, db DBTX, displayName string,
 		&i.MaxDestinations,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.IngestBytesPerDay,
+		&i.MaxBodyBytes,
+		&i.PayloadRetentionSeconds,
 	)
 	return i, err
 }
@@ -307,22 +319,26 @@ func (q *Queries) TouchAPIKeys(ctx context.Context, db DBTX, tenantIds []uuid.UU
 
 const updateTenant = `-- name: UpdateTenant :one
 update tenants set display_name = $1, state = $2, ingest_per_second = $3,
-  ingest_burst = $4, ingest_per_day = $5, max_endpoints = $6,
-  max_destinations = $7,
+  ingest_burst = $4, ingest_per_day = $5, ingest_bytes_per_day = $6,
+  max_body_bytes = $7, max_endpoints = $8, max_destinations = $9,
+  payload_retention_seconds = $10,
   updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
-where tenant_id = $8
-returning tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at
+where tenant_id = $11
+returning tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds
 `
 
 type UpdateTenantParams struct {
-	DisplayName     string
-	State           string
-	IngestPerSecond *int32
-	IngestBurst     *int32
-	IngestPerDay    *int64
-	MaxEndpoints    *int32
-	MaxDestinations *int32
-	TenantID        uuid.UUID
+	DisplayName             string
+	State                   string
+	IngestPerSecond         *int32
+	IngestBurst             *int32
+	IngestPerDay            *int64
+	IngestBytesPerDay       *int64
+	MaxBodyBytes            *int32
+	MaxEndpoints            *int32
+	MaxDestinations         *int32
+	PayloadRetentionSeconds *int32
+	TenantID                uuid.UUID
 }
 
 // By the operator. updated_at is the etag, as for endpoints.
@@ -333,8 +349,11 @@ func (q *Queries) UpdateTenant(ctx context.Context, db DBTX, arg UpdateTenantPar
 		arg.IngestPerSecond,
 		arg.IngestBurst,
 		arg.IngestPerDay,
+		arg.IngestBytesPerDay,
+		arg.MaxBodyBytes,
 		arg.MaxEndpoints,
 		arg.MaxDestinations,
+		arg.PayloadRetentionSeconds,
 		arg.TenantID,
 	)
 	var i Tenant
@@ -349,6 +368,9 @@ func (q *Queries) UpdateTenant(ctx context.Context, db DBTX, arg UpdateTenantPar
 		&i.MaxDestinations,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.IngestBytesPerDay,
+		&i.MaxBodyBytes,
+		&i.PayloadRetentionSeconds,
 	)
 	return i, err
 }

@@ -28,6 +28,7 @@ const (
 	NodeNotice           Name = "node.notice"            // a notification has come
 	NodeHeads            Name = "node.heads"             // another node's head is about to be read
 	NodeMaintenance      Name = "node.maintenance"       // partitions are about to be made
+	UsageWrite           Name = "usage.write"            // counts of tenants are about to be written
 )
 
 // Names are all points.
@@ -37,6 +38,6 @@ func Names() []Name {
 		DeliveryAfterClaim, DeliverySettle, DeliveryBeforeSend, DeliveryAfterSend,
 		RecorderTaken, RecorderBeforeCommit, RecorderAfterCommit,
 		SealerBeforeTiles, SealerAfterTiles, SealerBeforeSign, SealerAfterHighWater,
-		MembershipBeat, HolderTick, RemovalsSweep, ReplayerStep, RoutesRead, NodeNotice, NodeHeads, NodeMaintenance,
+		MembershipBeat, HolderTick, RemovalsSweep, ReplayerStep, RoutesRead, NodeNotice, NodeHeads, NodeMaintenance, UsageWrite,
 	}
 }

@@ -58,14 +58,8 @@ func NewCommitter(db *store.DB, nodeID uuid.UUID, lease, hold time.Duration, dis
 
 // commit waits until p is stored. When ctx ends first, p may still be stored.
 func (c *Committer) commit(ctx context.Context, p *pending) (Receipt, error) {
-	if c.waitingBytes.Add(p.bytes()) > maxWaitingBytes {
-		c.waitingBytes.Add(-p.bytes())
-		return Receipt{}, ErrOverloaded
-	}
-	select {
-	case c.waiting <- p:
-	default:
-		c.waitingBytes.Add(-p.bytes())
+	if !c.enqueue(p) {
+		p.answer(outcome{err: ErrOverloaded})
 		return Receipt{}, ErrOverloaded
 	}
 	select {
@@ -76,6 +70,21 @@ func (c *Committer) commit(ctx context.Context, p *pending) (Receipt, error) {
 	}
 }
 
+// enqueue puts p where the flusher takes it from, and reports whether there was room.
+func (c *Committer) enqueue(p *pending) bool {
+	if c.waitingBytes.Add(p.bytes()) > maxWaitingBytes {
+		c.waitingBytes.Add(-p.bytes())
+		return false
+	}
+	select {
+	case c.waiting <- p:
+		return true
+	default:
+		c.waitingBytes.Add(-p.bytes())
+		return false
+	}
+}
+
 // Run stores what comes until ctx ends. Whoever ends ctx has stopped the requests before: what waits then is told
 // ErrUnavailable.
 func (c *Committer) Run(ctx context.Context) error {
@@ -83,7 +92,7 @@ func (c *Committer) Run(ctx context.Context) error {
 	for {
 		select {
 		case p := <-c.waiting:
-			p.done <- outcome{err: ErrUnavailable}
+			p.answer(outcome{err: ErrUnavailable})
 		default:
 			return ctx.Err()
 		}
@@ -101,10 +110,7 @@ func (c *Committer) flush(ctx context.Context) {
 			batch = append(batch, first)
 		}
 		for _, p := range batch {
-			select {
-			case p.done <- outcome{err: ErrUnavailable}:
-			default: // it was answered before
-			}
+			p.answer(outcome{err: ErrUnavailable}) // unless it was answered before
 		}
 	}()
 	for {
@@ -178,19 +184,19 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 		}
 		c.log.Error("events not stored", "events", len(batch), "error", err)
 		for _, p := range slices.Concat(batch, repeats) {
-			p.done <- outcome{err: cause}
+			p.answer(outcome{err: cause})
 		}
 		return
 	}
 	c.handOver(batch, outcomes, started.Add(c.lease))
 	for i, p := range batch {
-		p.done <- outcomes[i]
+		p.answer(outcomes[i])
 	}
 	for _, repeat := range repeats {
 		i := slices.IndexFunc(batch, repeat.sameKey)
 		o := outcomes[i]
 		o.duplicate = true
-		repeat.done <- o
+		repeat.answer(o)
 	}
 }
 

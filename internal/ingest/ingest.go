@@ -19,6 +19,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/limit"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/signature"
 	"github.com/kapsel-dev/kapsel/store"
@@ -72,13 +73,17 @@ type Receipt struct {
 // Ingest is the way in. Make it with New.
 type Ingest struct {
 	committer *Committer
+	limits    *limit.Limiter
 }
 
-// New makes an Ingest whose events go through committer.
-func New(committer *Committer) *Ingest { return &Ingest{committer: committer} }
+// New makes an Ingest whose events go through committer, as far as limits let them.
+func New(committer *Committer, limits *limit.Limiter) *Ingest {
+	return &Ingest{committer: committer, limits: limits}
+}
 
 // Accept takes a webhook in and returns its receipt once it is committed. Errors are those of signature.Verifier.Verify,
-// and the ones of this package.
+// a *limit.Exceeded, and the ones of this package. A webhook that was not sent by the endpoint's source spends nothing of
+// the tenant's limits.
 func (in *Ingest) Accept(ctx context.Context, w Webhook) (Receipt, error) {
 	preset := w.Endpoint.Preset
 	if w.Trusted {
@@ -86,7 +91,19 @@ func (in *Ingest) Accept(ctx context.Context, w Webhook) (Receipt, error) {
 	} else if err := w.Endpoint.Verifier.Verify(w.request(), w.ReceivedAt); err != nil {
 		return Receipt{}, err
 	}
-	return in.committer.commit(ctx, newPending(w, preset))
+	account, err := in.limits.Take(w.Endpoint.TenantID, &w.Endpoint.Limits, len(w.Body), w.ReceivedAt)
+	if err != nil {
+		return Receipt{}, err
+	}
+	var p *pending
+	defer func() {
+		if p == nil { // a panic
+			account.Settle(limit.Failed, len(w.Body))
+		}
+	}()
+	p = newPending(w, preset)
+	p.account = account
+	return in.committer.commit(ctx, p)
 }
 
 func (w Webhook) request() signature.Request {
@@ -162,7 +179,9 @@ type pending struct {
 	keyHash    []byte // nil: no deduplication
 	window     time.Duration
 	source     string
+	account    *limit.Account // of the tenant: it is owed the outcome
 	done       chan outcome
+	answered   bool
 }
 
 type pendingDelivery struct {
@@ -170,6 +189,30 @@ type pendingDelivery struct {
 	destination *route.Destination // nil: the event has a defect
 	orderKey    []byte             // hash of the key that the destination orders it by; nil: it is not ordered
 	leased      bool
+}
+
+// answer tells the one who waits what became of p. Only the first answer counts.
+func (p *pending) answer(o outcome) {
+	if p.answered {
+		return
+	}
+	p.answered = true
+	if p.account != nil {
+		p.account.Settle(o.use(), len(p.event.Body))
+	}
+	p.done <- o
+}
+
+// use is what an outcome costs the tenant.
+func (o outcome) use() limit.Outcome {
+	switch {
+	case o.err != nil:
+		return limit.Failed
+	case o.duplicate:
+		return limit.Repeated
+	default:
+		return limit.Stored
+	}
 }
 
 func (p *pending) bytes() int64 { return int64(len(p.event.Body) + len(p.event.Headers)) }

@@ -19,6 +19,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/limit"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/store"
@@ -104,7 +105,7 @@ func newRigOn(t testing.TB, databaseURL string, hold time.Duration) *rig {
 	r.dispatcher = delivery.NewDispatcher(r.node, sender, recorder, leases, log)
 	r.claimer = delivery.NewClaimer(r.db, r.node, delivery.DefaultLease, r.routes, r.dispatcher, leases, log)
 	committer := NewCommitter(proxied, r.node, delivery.DefaultLease, hold, r.dispatcher, log)
-	r.Ingest = New(committer)
+	r.Ingest = New(committer, limit.New(r.db, log))
 
 	stopCommitter, stopRecorder := start(committer.Run), start(recorder.Run)
 	t.Cleanup(func() {

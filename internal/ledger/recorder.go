@@ -42,6 +42,7 @@ type Recorder struct {
 	logID    int32
 	log      *slog.Logger
 	recorded func(leaves int)
+	usage    UsageMeter
 	waiting  chan Result
 	closed   chan struct{}
 	drained  chan struct{}
@@ -57,6 +58,14 @@ func NewRecorder(db *store.DB, nodeID uuid.UUID, logID int32, log *slog.Logger, 
 		waiting: make(chan Result, maxWaiting), closed: make(chan struct{}), drained: make(chan struct{}),
 	}
 }
+
+// UsageMeter counts what tenants use.
+type UsageMeter interface {
+	Recorded(tenantID uuid.UUID, attempts, delivered, deadLettered int64)
+}
+
+// SetUsageMeter says who counts what is recorded. It belongs before Run.
+func (r *Recorder) SetUsageMeter(meter UsageMeter) { r.usage = meter }
 
 // Submit hands a result over. It waits while the recorder has all it may hold.
 func (r *Recorder) Submit(result Result) {
@@ -295,6 +304,9 @@ func (r *Recorder) finish(b *batch, indexes map[uuid.UUID]int64) {
 		if result.Recorded != nil {
 			result.Recorded(index)
 		}
+	}
+	if r.usage != nil {
+		b.meter(indexes, r.usage)
 	}
 	if r.recorded != nil {
 		r.recorded(len(indexes))

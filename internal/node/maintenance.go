@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kapsel-dev/kapsel/internal/fault"
+	"github.com/kapsel-dev/kapsel/internal/limit"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -18,9 +19,12 @@ const (
 	maxThinnedHeads = 10_000
 	// keepHourlyHeads is for how long one tree head of each hour is kept; later ones are thinned to one of each day.
 	keepHourlyHeads = 30 * 24 * time.Hour
+	// What a tenant used is kept for as many days as GetUsage tells.
+	usageDays = 400
 )
 
-// maintenance makes partitions ahead of need, removes expired deduplication keys, and thins out old tree heads.
+// maintenance makes partitions ahead of need, removes expired deduplication keys and old usage, and thins out old tree
+// heads.
 type maintenance struct {
 	db        *store.DB
 	keepHeads time.Duration
@@ -54,6 +58,9 @@ func (m *maintenance) tidy(ctx context.Context) error {
 	}
 	if err := m.removeKeys(ctx); err != nil {
 		return err
+	}
+	if _, err := m.db.DeleteOldUsage(ctx, m.db.Engine(), limit.Day(time.Now())-usageDays); err != nil {
+		return fmt.Errorf("remove old usage: %w", err)
 	}
 	return m.thinHeads(ctx)
 }

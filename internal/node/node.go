@@ -25,6 +25,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
+	"github.com/kapsel-dev/kapsel/internal/limit"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
@@ -46,6 +47,7 @@ type Node struct {
 	sender     *delivery.Sender
 	recorder   *ledger.Recorder
 	dispatcher *delivery.Dispatcher
+	limits     *limit.Limiter
 	members    *membership
 	sealer     *tlog.Sealer
 	heads      *tlog.Heads
@@ -125,6 +127,11 @@ func (n *Node) build(ctx context.Context) error {
 		return err
 	}
 	n.recorder = ledger.NewRecorder(n.db, n.id, logID, log.With("component", "recorder"), func(int) { n.sealer.Wake() })
+	n.limits = limit.New(n.db, log.With("component", "usage"))
+	if err := n.limits.Load(ctx); err != nil {
+		return err
+	}
+	n.recorder.SetUsageMeter(n.limits)
 	n.sender = delivery.NewProxiedSender(n.config.EgressProxy, n.config.AllowedDestinations, n.config.Version)
 	leases := delivery.NewLeases(n.db, n.id, log.With("component", "delivery"))
 	n.dispatcher = delivery.NewDispatcher(n.id, n.sender, n.recorder, leases, log.With("component", "delivery"))
@@ -136,7 +143,7 @@ func (n *Node) build(ctx context.Context) error {
 	claimer := delivery.NewClaimer(n.db, n.id, delivery.DefaultLease, n.routes, n.dispatcher, leases, log.With("component", "claimer"))
 	committer := ingest.NewCommitter(n.db, n.id, delivery.DefaultLease, n.config.Hold, n.dispatcher, log.With("component", "ingest"))
 	name, _ := os.Hostname() // only for people
-	n.members = &membership{db: n.db, nodeID: n.id, name: name, version: n.config.Version, live: n.dispatcher.SetNodes, log: log.With("component", "membership")}
+	n.members = &membership{db: n.db, nodeID: n.id, name: name, version: n.config.Version, live: n.setNodes, log: log.With("component", "membership")}
 	if err := n.members.beat(ctx); err != nil {
 		return fmt.Errorf("first heartbeat: %w", err)
 	}
@@ -160,7 +167,7 @@ func (n *Node) build(ctx context.Context) error {
 	}
 	eraser := ledger.NewEraser(n.db, n.id, logID, log.With("component", "eraser"), func(int) { n.sealer.Wake() })
 	n.http = server.NewHTTPServer(server.New(server.Deps{
-		DB: n.db.Requests, Routes: n.routes, Ingest: ingest.New(committer), Keyring: n.keys,
+		DB: n.db.Requests, Routes: n.routes, Ingest: ingest.New(committer, n.limits), Sources: limit.NewSources(), Keyring: n.keys,
 		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: authenticator,
 		Tester: delivery.NewTester(n.db, n.id, n.sender, n.recorder), Backlog: delivery.NewBacklog(n.db),
 		Eraser:    eraser,
@@ -191,6 +198,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("replayer", ledger.NewReplayer(n.db, log.With("component", "replayer")).Run)
 	n.add("cancelled leases", ledger.NewCancelledLeases(n.db, n.id, logID, log.With("component", "cancelled leases"), func(int) { n.sealer.Wake() }).Run)
 	n.add("committer", committer.Run)
+	n.add("usage", n.limits.Run)
 	return nil
 }
 
@@ -247,6 +255,12 @@ func (n *Node) run() {
 			n.failed <- fmt.Errorf("serve HTTP: %w", err)
 		}
 	}()
+}
+
+// setNodes shares what holds over all nodes.
+func (n *Node) setNodes(alive int) {
+	n.dispatcher.SetNodes(alive)
+	n.limits.SetNodes(alive)
 }
 
 var errStopping = errors.New("the node is stopping")

@@ -47,6 +47,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	step(draining, "drain attempts", n.dispatcher.Stop)
 	n.recorder.Close()
 	step(ctx, "flush the recorder", n.recorder.Wait)
+	step(ctx, "write usage", n.limits.Write)
 	step(ctx, "seal", n.seal)
 	step(ctx, "stop sealing", n.remove("sealer"))
 	step(ctx, "leave", func(ctx context.Context) error {

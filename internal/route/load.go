@@ -131,7 +131,22 @@ func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte, last *Endpoi
 		RequireJSON:  row.PayloadFormat == "json",
 		Schema:       compiled,
 		MaxBodyBytes: int(row.MaxBodyBytes),
-		Dedup:        Dedup{Window: durationOr(dedup.Window, defaultDedupWindow)},
+		Limits: Limits{
+			PerSecond: int(orZero(row.IngestPerSecond)), Burst: int(orZero(row.IngestBurst)),
+			PerDay: orZero(row.IngestPerDay), BytesPerDay: orZero(row.IngestBytesPerDay),
+		},
+		Dedup: Dedup{Window: durationOr(dedup.Window, defaultDedupWindow)},
+	}
+	if row.TenantMaxBodyBytes != nil {
+		endpoint.MaxBodyBytes = min(endpoint.MaxBodyBytes, int(*row.TenantMaxBodyBytes))
+	}
+	if endpoint.Limits.BytesPerDay > 0 { // a larger one would never fit
+		endpoint.MaxBodyBytes = int(min(int64(endpoint.MaxBodyBytes), endpoint.Limits.BytesPerDay))
+	}
+	if endpoint.Limits.PerSecond == 0 {
+		endpoint.Limits.Burst = 0
+	} else if endpoint.Limits.Burst == 0 {
+		endpoint.Limits.Burst = endpoint.Limits.PerSecond
 	}
 	switch dedup.Source {
 	case kapselv1.DeduplicationSource_DEDUPLICATION_SOURCE_HEADER:
@@ -318,6 +333,13 @@ func compileRetry(p *kapselv1.RetryPolicy) RetryPolicy {
 		policy.FatalStatuses = append(policy.FatalStatuses, int(status))
 	}
 	return policy
+}
+
+func orZero[T any](value *T) (zero T) {
+	if value == nil {
+		return zero
+	}
+	return *value
 }
 
 func durationOr(d *durationpb.Duration, fallback time.Duration) time.Duration {

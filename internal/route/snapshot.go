@@ -60,12 +60,23 @@ type Endpoint struct {
 	// RequireJSON sends a payload that is not JSON to the dead letters.
 	RequireJSON bool
 	// Schema sends a payload that violates it to the dead letters. Nil: there is none.
-	Schema       *schema.Schema
+	Schema *schema.Schema
+	// MaxBodyBytes is the smallest of what the endpoint, its tenant and the tenant's day allow.
 	MaxBodyBytes int
-	Dedup        Dedup
-	EventType    EventType
+	// Limits are its tenant's.
+	Limits    Limits
+	Dedup     Dedup
+	EventType EventType
 	// Destinations of this endpoint, in whatever state.
 	Destinations []*Destination
+}
+
+// Limits are what a tenant may send in, over all nodes and endpoints. Zero means no limit.
+type Limits struct {
+	// PerSecond is a number of webhooks, and Burst how many may come at once above it: it is zero only if PerSecond is.
+	PerSecond, Burst int
+	// PerDay and BytesPerDay are webhooks and payload bytes a day (UTC).
+	PerDay, BytesPerDay int64
 }
 
 // DedupSource says where the deduplication key stands.
