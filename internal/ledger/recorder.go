@@ -182,6 +182,9 @@ func (r *Recorder) write(ctx context.Context, results []Result, try int) (b *bat
 		indexes, err = r.commit(ctx, b, try, started)
 		return err
 	})
+	if err == nil && r.usage != nil {
+		b.meter(indexes, r.usage)
+	}
 	return b, indexes, err
 }
 
@@ -304,9 +307,6 @@ func (r *Recorder) finish(b *batch, indexes map[uuid.UUID]int64) {
 		if result.Recorded != nil {
 			result.Recorded(index)
 		}
-	}
-	if r.usage != nil {
-		b.meter(indexes, r.usage)
 	}
 	if r.recorded != nil {
 		r.recorded(len(indexes))

@@ -11,7 +11,7 @@ func (b *batch) meter(indexes map[uuid.UUID]int64, usage UsageMeter) {
 			continue
 		}
 		c := used[b.params.LeafTenantIds[i]]
-		if b.params.LeafFenced[i] { // a dead letter's
+		if b.params.LeafOutcomes[i] == 0 { // a dead letter
 			c.dead++
 		} else {
 			c.attempts++
@@ -20,7 +20,7 @@ func (b *batch) meter(indexes map[uuid.UUID]int64, usage UsageMeter) {
 	}
 	for i := range b.results {
 		r := &b.results[i]
-		if _, written := indexes[b.leafOf[i]]; written && r.Verdict.Delivered && r.Attempt != nil && !r.Attempt.Late {
+		if _, written := indexes[b.leafOf[i]]; written && r.Verdict.Delivered {
 			c := used[r.Duty.Event.TenantID]
 			c.delivered++
 			used[r.Duty.Event.TenantID] = c
