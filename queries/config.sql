@@ -65,9 +65,11 @@ delete from endpoint_secrets where tenant_id = @tenant_id and endpoint_id = @end
 
 -- name: CreateDestination :one
 insert into destinations (tenant_id, destination_id, endpoint_id, display_name, url, state, filter, signing, retry_policy,
-  ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second)
+  ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, client_tls,
+  client_credentials)
 values (@tenant_id, @destination_id, @endpoint_id, @display_name, @url, @state, @filter, @signing, @retry_policy,
-  @ordering, @headers, @forwarded_headers, @connect_timeout_ms, @timeout_ms, @max_in_flight, @rate_per_second)
+  @ordering, @headers, @forwarded_headers, @connect_timeout_ms, @timeout_ms, @max_in_flight, @rate_per_second, @client_tls,
+  @client_credentials)
 returning *;
 
 -- name: CreateDestinationSecret :exec
@@ -103,7 +105,7 @@ order by destination_id for update;
 update destinations set display_name = @display_name, url = @url, filter = @filter, signing = @signing,
   retry_policy = @retry_policy, ordering = @ordering, headers = @headers, forwarded_headers = @forwarded_headers,
   connect_timeout_ms = @connect_timeout_ms, timeout_ms = @timeout_ms, max_in_flight = @max_in_flight,
-  rate_per_second = @rate_per_second,
+  rate_per_second = @rate_per_second, client_tls = @client_tls, client_credentials = @client_credentials,
   updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 where tenant_id = @tenant_id and destination_id = @destination_id
 returning *;

@@ -12,7 +12,8 @@ where expires_at is null or expires_at > now() order by created_at desc, secret_
 
 -- name: RouteDestinations :many
 select d.tenant_id, d.destination_id, d.endpoint_id, d.url, d.state, d.filter, d.signing, d.retry_policy, d.ordering, d.headers,
-  d.forwarded_headers, d.connect_timeout_ms, d.timeout_ms, d.max_in_flight, d.rate_per_second, d.updated_at, t.state as tenant_state
+  d.forwarded_headers, d.connect_timeout_ms, d.timeout_ms, d.max_in_flight, d.rate_per_second, d.updated_at, d.client_tls,
+  d.client_credentials, t.state as tenant_state
 from destinations d join tenants t using (tenant_id) order by d.destination_id;
 
 -- name: RouteRemovedDestinations :many
@@ -22,3 +23,6 @@ select destination_id from removed_destinations;
 -- name: RouteDestinationSecrets :many
 select tenant_id, destination_id, secret_id, ciphertext from destination_secrets
 where expires_at is null or expires_at > now() order by created_at desc, secret_id desc;
+
+-- name: RouteDestinationCredentials :many
+select tenant_id, destination_id, kind, credential_id, ciphertext from destination_credentials;

@@ -140,10 +140,10 @@ func TestLocalhostIsLoopback(t *testing.T) {
 		"http://localhost:3000/": true, "http://LOCALHOST./": true, "http://api.localhost/": true, "http://127.0.0.1/": true,
 		"http://localhost.example.com/": false, "http://1.1.1.1/": false, "http://example.com/": false,
 	} {
-		if err := checkURL(delivery.NewGuard(nil), url); (err != nil) != blocked {
+		if err := checkURL(delivery.NewGuard(nil), "destination.url", url); (err != nil) != blocked {
 			t.Errorf("%s: %v, want blocked %v", url, err, blocked)
 		}
-		if err := checkURL(delivery.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), url); err != nil {
+		if err := checkURL(delivery.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}), "destination.url", url); err != nil {
 			t.Errorf("%s with loopback allowed: %v", url, err)
 		}
 	}

@@ -36,6 +36,9 @@ func (s *destinationService) UpdateDestination(ctx context.Context, request *kap
 		if err := s.changeScheme(ctx, tx, present, before, settings); err != nil {
 			return err
 		}
+		if err := s.storeCredentials(ctx, tx, present.TenantID, present.DestinationID, settings.credentials); err != nil {
+			return err
+		}
 		row, err := settings.row()
 		if err != nil {
 			return err
@@ -45,6 +48,7 @@ func (s *destinationService) UpdateDestination(ctx context.Context, request *kap
 			DisplayName: row.DisplayName, URL: row.URL, Filter: row.Filter, Signing: row.Signing, RetryPolicy: row.RetryPolicy,
 			Ordering: row.Ordering, Headers: row.Headers, ForwardedHeaders: row.ForwardedHeaders,
 			ConnectTimeoutMs: row.ConnectTimeoutMs, TimeoutMs: row.TimeoutMs, MaxInFlight: row.MaxInFlight, RatePerSecond: row.RatePerSecond,
+			ClientTls: row.ClientTls, ClientCredentials: row.ClientCredentials,
 		})
 		if err != nil {
 			return err

@@ -33,7 +33,7 @@ func (s *destinationService) RotateDestinationSecret(ctx context.Context, reques
 		if err != nil {
 			return err
 		}
-		value, generated, err := destinationSettings{described}.chooseSecret(request.Secret)
+		value, generated, err := destinationSettings{Destination: described}.chooseSecret(request.Secret)
 		if err != nil {
 			return err
 		}

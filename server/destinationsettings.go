@@ -2,6 +2,8 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -24,14 +26,17 @@ const (
 )
 
 // destinationSettings is a destination that can be stored: every default filled in, and each setting honoured.
-type destinationSettings struct{ *kapselv1.Destination }
+type destinationSettings struct {
+	*kapselv1.Destination
+	credentials []credentialChange // which the destination itself is without
+}
 
 // readDestination checks a destination that is to be made, or changed from what it was before (nil: it is to be made). What
 // a change leaves as it was is not held against it, even if it would be refused now.
 func (s *destinationService) readDestination(given, before *kapselv1.Destination) (destinationSettings, error) {
 	d := proto.CloneOf(given)
 	if before == nil || d.Url != before.Url {
-		if err := checkURL(s.guard, d.Url); err != nil {
+		if err := checkURL(s.guard, "destination.url", d.Url); err != nil {
 			return destinationSettings{}, err
 		}
 	}
@@ -48,6 +53,10 @@ func (s *destinationService) readDestination(given, before *kapselv1.Destination
 			return destinationSettings{}, refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "destination.headers",
 				"the header %s is set by Kapsel or HTTP itself: leave it out", h.Name)
 		}
+	}
+	credentials, err := s.takeCredentials(d, before)
+	if err != nil {
+		return destinationSettings{}, err
 	}
 	if d.State == kapselv1.DestinationState_DESTINATION_STATE_UNSPECIFIED {
 		d.State = kapselv1.DestinationState_DESTINATION_STATE_ENABLED
@@ -73,7 +82,7 @@ func (s *destinationService) readDestination(given, before *kapselv1.Destination
 	if d.MaxInFlight == 0 {
 		d.MaxInFlight = defaultMaxInFlight
 	}
-	return destinationSettings{d}, nil
+	return destinationSettings{d, credentials}, nil
 }
 
 // reservedHeader reports whether a request's header is not for a destination's settings to set.
@@ -120,6 +129,7 @@ func (d destinationSettings) row() (store.CreateDestinationParams, error) {
 	if d.Ordering != nil {
 		columns[&row.Ordering] = d.Ordering
 	}
+	maps.Copy(columns, outboundColumns(d.Destination, &row))
 	for column, message := range columns {
 		if *column, err = protojson.Marshal(message); err != nil {
 			return row, err
@@ -168,5 +178,5 @@ func describeDestination(row store.Destination) (*kapselv1.Destination, error) {
 		d.Ordering = new(kapselv1.Ordering)
 		columns = append(columns, column{row.Ordering, d.Ordering})
 	}
-	return d, decodeColumns(columns...)
+	return d, errors.Join(decodeColumns(columns...), describeOutbound(row, d))
 }

@@ -12,8 +12,7 @@ import (
 
 // checkURL refuses a URL that cannot be sent to. Names are resolved, and their addresses guarded, at each connection: what
 // is refused here is what can be seen to be wrong already.
-func checkURL(guard *ssrf.Guardian, text string) error {
-	const field = "destination.url"
+func checkURL(guard *ssrf.Guardian, field, text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" || u.Scheme != "http" && u.Scheme != "https" {
 		return refuseField(kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, field,

@@ -14,29 +14,33 @@ import (
 
 const createDestination = `-- name: CreateDestination :one
 insert into destinations (tenant_id, destination_id, endpoint_id, display_name, url, state, filter, signing, retry_policy,
-  ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second)
+  ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, client_tls,
+  client_credentials)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9,
-  $10, $11, $12, $13, $14, $15, $16)
-returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at
+  $10, $11, $12, $13, $14, $15, $16, $17,
+  $18)
+returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at, client_tls, client_credentials
 `
 
 type CreateDestinationParams struct {
-	TenantID         uuid.UUID
-	DestinationID    uuid.UUID
-	EndpointID       uuid.UUID
-	DisplayName      string
-	URL              string
-	State            string
-	Filter           []byte
-	Signing          []byte
-	RetryPolicy      []byte
-	Ordering         []byte
-	Headers          []byte
-	ForwardedHeaders []string
-	ConnectTimeoutMs int32
-	TimeoutMs        int32
-	MaxInFlight      int32
-	RatePerSecond    *int32
+	TenantID          uuid.UUID
+	DestinationID     uuid.UUID
+	EndpointID        uuid.UUID
+	DisplayName       string
+	URL               string
+	State             string
+	Filter            []byte
+	Signing           []byte
+	RetryPolicy       []byte
+	Ordering          []byte
+	Headers           []byte
+	ForwardedHeaders  []string
+	ConnectTimeoutMs  int32
+	TimeoutMs         int32
+	MaxInFlight       int32
+	RatePerSecond     *int32
+	ClientTls         []byte
+	ClientCredentials []byte
 }
 
 func (q *Queries) CreateDestination(ctx context.Context, db DBTX, arg CreateDestinationParams) (Destination, error) {
@@ -57,6 +61,8 @@ func (q *Queries) CreateDestination(ctx context.Context, db DBTX, arg CreateDest
 		arg.TimeoutMs,
 		arg.MaxInFlight,
 		arg.RatePerSecond,
+		arg.ClientTls,
+		arg.ClientCredentials,
 	)
 	var i Destination
 	err := row.Scan(
@@ -80,6 +86,8 @@ func (q *Queries) CreateDestination(ctx context.Context, db DBTX, arg CreateDest
 		&i.RatePerSecond,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ClientTls,
+		&i.ClientCredentials,
 	)
 	return i, err
 }
@@ -373,7 +381,7 @@ func (q *Queries) EndpointSecrets(ctx context.Context, db DBTX, tenantID uuid.UU
 }
 
 const getDestination = `-- name: GetDestination :one
-select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at from destinations where tenant_id = $1 and destination_id = $2
+select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at, client_tls, client_credentials from destinations where tenant_id = $1 and destination_id = $2
 `
 
 func (q *Queries) GetDestination(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationID uuid.UUID) (Destination, error) {
@@ -400,6 +408,8 @@ func (q *Queries) GetDestination(ctx context.Context, db DBTX, tenantID uuid.UUI
 		&i.RatePerSecond,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ClientTls,
+		&i.ClientCredentials,
 	)
 	return i, err
 }
@@ -429,7 +439,7 @@ func (q *Queries) GetEndpoint(ctx context.Context, db DBTX, tenantID uuid.UUID, 
 }
 
 const listDestinations = `-- name: ListDestinations :many
-select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at from destinations
+select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at, client_tls, client_credentials from destinations
 where tenant_id = $1 and destination_id < $2
   and ($3::uuid is null or endpoint_id = $3::uuid)
 order by destination_id desc limit $4::integer
@@ -478,6 +488,8 @@ func (q *Queries) ListDestinations(ctx context.Context, db DBTX, arg ListDestina
 			&i.RatePerSecond,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.ClientTls,
+			&i.ClientCredentials,
 		); err != nil {
 			return nil, err
 		}
@@ -529,7 +541,7 @@ func (q *Queries) ListEndpoints(ctx context.Context, db DBTX, tenantID uuid.UUID
 }
 
 const lockDestination = `-- name: LockDestination :one
-select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at from destinations where tenant_id = $1 and destination_id = $2 for update
+select tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at, client_tls, client_credentials from destinations where tenant_id = $1 and destination_id = $2 for update
 `
 
 // First of each change, as for endpoints.
@@ -557,6 +569,8 @@ func (q *Queries) LockDestination(ctx context.Context, db DBTX, tenantID uuid.UU
 		&i.RatePerSecond,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ClientTls,
+		&i.ClientCredentials,
 	)
 	return i, err
 }
@@ -608,7 +622,7 @@ const setDestinationState = `-- name: SetDestinationState :one
 update destinations set state = $1, disable_reason = 0, state_detail = $2,
   updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 where tenant_id = $3 and destination_id = $4
-returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at
+returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at, client_tls, client_credentials
 `
 
 type SetDestinationStateParams struct {
@@ -648,6 +662,8 @@ func (q *Queries) SetDestinationState(ctx context.Context, db DBTX, arg SetDesti
 		&i.RatePerSecond,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ClientTls,
+		&i.ClientCredentials,
 	)
 	return i, err
 }
@@ -708,7 +724,7 @@ func (q *Queries) SweepRemovedDestination(ctx context.Context, db DBTX, settleSe
 const touchDestination = `-- name: TouchDestination :one
 update destinations set updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 where tenant_id = $1 and destination_id = $2
-returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at
+returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at, client_tls, client_credentials
 `
 
 func (q *Queries) TouchDestination(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationID uuid.UUID) (Destination, error) {
@@ -735,6 +751,8 @@ func (q *Queries) TouchDestination(ctx context.Context, db DBTX, tenantID uuid.U
 		&i.RatePerSecond,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ClientTls,
+		&i.ClientCredentials,
 	)
 	return i, err
 }
@@ -770,27 +788,29 @@ const updateDestination = `-- name: UpdateDestination :one
 update destinations set display_name = $1, url = $2, filter = $3, signing = $4,
   retry_policy = $5, ordering = $6, headers = $7, forwarded_headers = $8,
   connect_timeout_ms = $9, timeout_ms = $10, max_in_flight = $11,
-  rate_per_second = $12,
+  rate_per_second = $12, client_tls = $13, client_credentials = $14,
   updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
-where tenant_id = $13 and destination_id = $14
-returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at
+where tenant_id = $15 and destination_id = $16
+returning tenant_id, destination_id, endpoint_id, display_name, url, state, disable_reason, state_detail, filter, signing, retry_policy, ordering, headers, forwarded_headers, connect_timeout_ms, timeout_ms, max_in_flight, rate_per_second, created_at, updated_at, client_tls, client_credentials
 `
 
 type UpdateDestinationParams struct {
-	DisplayName      string
-	URL              string
-	Filter           []byte
-	Signing          []byte
-	RetryPolicy      []byte
-	Ordering         []byte
-	Headers          []byte
-	ForwardedHeaders []string
-	ConnectTimeoutMs int32
-	TimeoutMs        int32
-	MaxInFlight      int32
-	RatePerSecond    *int32
-	TenantID         uuid.UUID
-	DestinationID    uuid.UUID
+	DisplayName       string
+	URL               string
+	Filter            []byte
+	Signing           []byte
+	RetryPolicy       []byte
+	Ordering          []byte
+	Headers           []byte
+	ForwardedHeaders  []string
+	ConnectTimeoutMs  int32
+	TimeoutMs         int32
+	MaxInFlight       int32
+	RatePerSecond     *int32
+	ClientTls         []byte
+	ClientCredentials []byte
+	TenantID          uuid.UUID
+	DestinationID     uuid.UUID
 }
 
 func (q *Queries) UpdateDestination(ctx context.Context, db DBTX, arg UpdateDestinationParams) (Destination, error) {
@@ -807,6 +827,8 @@ func (q *Queries) UpdateDestination(ctx context.Context, db DBTX, arg UpdateDest
 		arg.TimeoutMs,
 		arg.MaxInFlight,
 		arg.RatePerSecond,
+		arg.ClientTls,
+		arg.ClientCredentials,
 		arg.TenantID,
 		arg.DestinationID,
 	)
@@ -832,6 +854,8 @@ func (q *Queries) UpdateDestination(ctx context.Context, db DBTX, arg UpdateDest
 		&i.RatePerSecond,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.ClientTls,
+		&i.ClientCredentials,
 	)
 	return i, err
 }

@@ -85,26 +85,28 @@ type DeadLetter struct {
 }
 
 type Destination struct {
-	TenantID         uuid.UUID
-	DestinationID    uuid.UUID
-	EndpointID       uuid.UUID
-	DisplayName      string
-	URL              string
-	State            string
-	DisableReason    int16
-	StateDetail      string
-	Filter           []byte
-	Signing          []byte
-	RetryPolicy      []byte
-	Ordering         []byte
-	Headers          []byte
-	ForwardedHeaders []string
-	ConnectTimeoutMs int32
-	TimeoutMs        int32
-	MaxInFlight      int32
-	RatePerSecond    *int32
-	CreatedAt        time.Time
-	UpdatedAt        time.Time
+	TenantID          uuid.UUID
+	DestinationID     uuid.UUID
+	EndpointID        uuid.UUID
+	DisplayName       string
+	URL               string
+	State             string
+	DisableReason     int16
+	StateDetail       string
+	Filter            []byte
+	Signing           []byte
+	RetryPolicy       []byte
+	Ordering          []byte
+	Headers           []byte
+	ForwardedHeaders  []string
+	ConnectTimeoutMs  int32
+	TimeoutMs         int32
+	MaxInFlight       int32
+	RatePerSecond     *int32
+	CreatedAt         time.Time
+	UpdatedAt         time.Time
+	ClientTls         []byte
+	ClientCredentials []byte
 }
 
 type DestinationHealth struct {

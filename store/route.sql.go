@@ -12,6 +12,44 @@ import (
 	"github.com/google/uuid"
 )
 
+const routeDestinationCredentials = `-- name: RouteDestinationCredentials :many
+select tenant_id, destination_id, kind, credential_id, ciphertext from destination_credentials
+`
+
+type RouteDestinationCredentialsRow struct {
+	TenantID      uuid.UUID
+	DestinationID uuid.UUID
+	Kind          string
+	CredentialID  uuid.UUID
+	Ciphertext    []byte
+}
+
+func (q *Queries) RouteDestinationCredentials(ctx context.Context, db DBTX) ([]RouteDestinationCredentialsRow, error) {
+	rows, err := db.Query(ctx, routeDestinationCredentials)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RouteDestinationCredentialsRow
+	for rows.Next() {
+		var i RouteDestinationCredentialsRow
+		if err := rows.Scan(
+			&i.TenantID,
+			&i.DestinationID,
+			&i.Kind,
+			&i.CredentialID,
+			&i.Ciphertext,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const routeDestinationSecrets = `-- name: RouteDestinationSecrets :many
 select tenant_id, destination_id, secret_id, ciphertext from destination_secrets
 where expires_at is null or expires_at > now() order by created_at desc, secret_id desc
@@ -51,28 +89,31 @@ func (q *Queries) RouteDestinationSecrets(ctx context.Context, db DBTX) ([]Route
 
 const routeDestinations = `-- name: RouteDestinations :many
 select d.tenant_id, d.destination_id, d.endpoint_id, d.url, d.state, d.filter, d.signing, d.retry_policy, d.ordering, d.headers,
-  d.forwarded_headers, d.connect_timeout_ms, d.timeout_ms, d.max_in_flight, d.rate_per_second, d.updated_at, t.state as tenant_state
+  d.forwarded_headers, d.connect_timeout_ms, d.timeout_ms, d.max_in_flight, d.rate_per_second, d.updated_at, d.client_tls,
+  d.client_credentials, t.state as tenant_state
 from destinations d join tenants t using (tenant_id) order by d.destination_id
 `
 
 type RouteDestinationsRow struct {
-	TenantID         uuid.UUID
-	DestinationID    uuid.UUID
-	EndpointID       uuid.UUID
-	URL              string
-	State            string
-	Filter           []byte
-	Signing          []byte
-	RetryPolicy      []byte
-	Ordering         []byte
-	Headers          []byte
-	ForwardedHeaders []string
-	ConnectTimeoutMs int32
-	TimeoutMs        int32
-	MaxInFlight      int32
-	RatePerSecond    *int32
-	UpdatedAt        time.Time
-	TenantState      string
+	TenantID          uuid.UUID
+	DestinationID     uuid.UUID
+	EndpointID        uuid.UUID
+	URL               string
+	State             string
+	Filter            []byte
+	Signing           []byte
+	RetryPolicy       []byte
+	Ordering          []byte
+	Headers           []byte
+	ForwardedHeaders  []string
+	ConnectTimeoutMs  int32
+	TimeoutMs         int32
+	MaxInFlight       int32
+	RatePerSecond     *int32
+	UpdatedAt         time.Time
+	ClientTls         []byte
+	ClientCredentials []byte
+	TenantState       string
 }
 
 func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestinationsRow, error) {
@@ -101,6 +142,8 @@ func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestin
 			&i.MaxInFlight,
 			&i.RatePerSecond,
 			&i.UpdatedAt,
+			&i.ClientTls,
+			&i.ClientCredentials,
 			&i.TenantState,
 		); err != nil {
 			return nil, err

@@ -42,14 +42,18 @@ func classify(err error) leafv1.Failure {
 	var hostnameError x509.HostnameError
 	var opError *net.OpError
 	var proxyErr *proxyError
+	var tokenErr *errToken
 	switch {
 	case errors.Is(err, ssrf.ErrProhibitedIP), errors.Is(err, ssrf.ErrProhibitedPort), errors.Is(err, ssrf.ErrProhibitedNetwork):
 		return leafv1.Failure_FAILURE_BLOCKED_ADDRESS
+	case errors.As(err, &tokenErr):
+		return leafv1.Failure_FAILURE_AUTHORIZATION
 	case errors.As(err, &proxyErr) && !isTimeout(err):
 		return leafv1.Failure_FAILURE_CONNECT
 	case errors.As(err, &dnsError):
 		return leafv1.Failure_FAILURE_DNS
-	case errors.As(err, &certificateError), errors.As(err, &hostnameError), errors.As(err, &recordError), errors.As(err, &alertError):
+	case errors.As(err, &certificateError), errors.As(err, &hostnameError), errors.As(err, &recordError), errors.As(err, &alertError),
+		errors.As(err, &opError) && opError.Op == "remote error": // an alert, which TLS 1.3 sends after the handshake for a client certificate
 		return leafv1.Failure_FAILURE_TLS
 	case isTimeout(err):
 		return leafv1.Failure_FAILURE_TIMEOUT

@@ -38,6 +38,9 @@ type Sender struct {
 	dialer    *dialer
 	plain     *plainClient    // http
 	secure    *http.Transport // https: HTTP/2 where the destination speaks it
+	special   *transports     // https as a destination wants it
+	tokens    *tokens
+	end       context.CancelFunc // of requests for tokens
 	userAgent string
 }
 
@@ -58,25 +61,11 @@ func NewProxiedSender(proxy *url.URL, allowed []netip.Prefix, version string) *S
 		defer cancel()
 		return s.dialer.dial(ctx, network, address)
 	})
-	s.secure = &http.Transport{
-		Proxy: nil, // the dialer goes through it, so that the guard sees the destination's own address
-		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			ctx, cancel := withConnectTimeout(ctx)
-			defer cancel()
-			conn, err := s.dialer.dial(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return s.handshake(ctx, conn, address)
-		},
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           maxIdleConns,
-		MaxIdleConnsPerHost:    1000, // the largest max_in_flight: no connection is closed between two sends of a busy lane
-		IdleConnTimeout:        idleConnTimeout,
-		MaxResponseHeaderBytes: maxResponseHeaderBytes,
-		DisableCompression:     true, // the response is hashed as it came
-		WriteBufferSize:        8 << 10,
-	}
+	s.secure = newTransport(s.dialer, nil)
+	s.special = &transports{dialer: s.dialer, made: make(map[[sha256.Size]byte]*usedTransport)}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.end = cancel
+	s.tokens = &tokens{ctx: ctx, kept: make(map[[sha256.Size]byte]*keptToken), transport: s.transport}
 	return s
 }
 
@@ -87,14 +76,22 @@ func withConnectTimeout(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeout(ctx, timeout)
 }
 
+// transport is what speaks https to the destination.
+func (s *Sender) transport(d *route.Destination) *http.Transport {
+	if d.ClientTLS != nil {
+		return s.special.of(d.ClientTLS)
+	}
+	return s.secure
+}
+
 // handshake makes conn a TLS connection to the host of address. It closes conn when it fails.
-func (s *Sender) handshake(ctx context.Context, conn net.Conn, address string) (net.Conn, error) {
+func handshake(ctx context.Context, conn net.Conn, address string, base *tls.Config) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	config := s.secure.TLSClientConfig.Clone()
+	config := base.Clone()
 	if config == nil {
 		config = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
@@ -110,10 +107,12 @@ func (s *Sender) handshake(ctx context.Context, conn net.Conn, address string) (
 	return secured, nil
 }
 
-// Close closes idle connections.
+// Close closes idle connections and ends requests for tokens.
 func (s *Sender) Close() {
+	s.end()
 	s.plain.closeIdle(time.Now())
 	s.secure.CloseIdleConnections()
+	s.special.close()
 }
 
 // Send makes one attempt of a job. It always returns one: whatever happened is a result.
@@ -135,11 +134,19 @@ func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
 		return attempt
 	}
 	request.Header = s.headers(job, attempt.StartedAt)
+	if destination.ClientCredentials != nil {
+		authorization, err := s.tokens.header(ctx, destination)
+		if err != nil {
+			fail(attempt, classify(err), err)
+			return attempt
+		}
+		request.Header["Authorization"] = []string{authorization}
+	}
 	attempt.RequestHeaders = hashHeaders(request.Header)
 
-	roundTrip := s.secure.RoundTrip
-	if request.URL.Scheme == "http" {
-		roundTrip = s.plain.roundTrip
+	roundTrip := s.plain.roundTrip
+	if request.URL.Scheme != "http" {
+		roundTrip = s.transport(destination).RoundTrip
 	}
 	response, err := roundTrip(request)
 	if err != nil {
@@ -148,6 +155,9 @@ func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
 	}
 	defer response.Body.Close()
 	attempt.StatusCode = response.StatusCode
+	if response.StatusCode == http.StatusUnauthorized && destination.ClientCredentials != nil {
+		s.tokens.reject(destination, request.Header.Get("Authorization"))
+	}
 	attempt.Response, err = readResponse(response.Body)
 	if response.StatusCode >= 200 && response.StatusCode <= 299 {
 		// The status is the answer (Standard Webhooks): a body that breaks off does not undo it.

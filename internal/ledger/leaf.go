@@ -87,7 +87,7 @@ func checkAttempt(a *leafv1.Attempt) error {
 	c.between("response_bytes", a.GetResponseBytes(), 0, maxLeafResponseLength)
 	c.between("status_code", uint64(a.GetStatusCode()), 0, maxLeafStatus)
 	c.between("outcome", uint64(a.GetOutcome()), 1, uint64(leafv1.Outcome_OUTCOME_UNKNOWN))
-	c.between("failure", uint64(a.GetFailure()), 0, uint64(leafv1.Failure_FAILURE_CONFIGURATION))
+	c.between("failure", uint64(a.GetFailure()), 0, uint64(leafv1.Failure_FAILURE_AUTHORIZATION))
 	c.time("received_at", a.GetReceivedAt())
 	if a.GetStartedAt() != nil {
 		c.time("started_at", a.GetStartedAt())

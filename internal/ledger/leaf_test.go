@@ -87,7 +87,7 @@ func TestWhatIsEncodedCanBeDescribed(t *testing.T) {
 			a.Number, a.PayloadBytes, a.ResponseBytes, a.StatusCode = 1<<32-1, maxLeafPayloadBytes, maxLeafResponseLength, maxLeafStatus
 			a.Url, a.Duration = strings.Repeat("u", maxLeafURLBytes), durationpb.New(maxLeafDurationNanos)
 		},
-		"last failure": func(a *leafv1.Attempt) { a.Failure = leafv1.Failure_FAILURE_CONFIGURATION },
+		"last failure": func(a *leafv1.Attempt) { a.Failure = leafv1.Failure_FAILURE_AUTHORIZATION },
 		"odd text":     func(a *leafv1.Attempt) { a.Url = "\u2028\x00<" },
 	} {
 		a := sampleAttempt()
@@ -120,7 +120,7 @@ func TestBoundsReachTheLastValues(t *testing.T) {
 		names map[int32]string
 	}{
 		{int32(leafv1.Outcome_OUTCOME_UNKNOWN), leafv1.Outcome_name},
-		{int32(leafv1.Failure_FAILURE_CONFIGURATION), leafv1.Failure_name},
+		{int32(leafv1.Failure_FAILURE_AUTHORIZATION), leafv1.Failure_name},
 		{int32(leafv1.DeadLetterReason_DEAD_LETTER_REASON_EXPIRED), leafv1.DeadLetterReason_name},
 	} {
 		if len(enum.names) != int(enum.last)+1 {

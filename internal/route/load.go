@@ -44,7 +44,8 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapsho
 	destinationRows, err3 := db.RouteDestinations(ctx, db.Engine())
 	destinationSecretRows, err4 := db.RouteDestinationSecrets(ctx, db.Engine())
 	removedIDs, err5 := db.RouteRemovedDestinations(ctx, db.Engine())
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	credentialRows, err6 := db.RouteDestinationCredentials(ctx, db.Engine())
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return nil, nil, fmt.Errorf("read routes: %w", err)
 	}
 
@@ -68,6 +69,9 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapsho
 		secrets[row.DestinationID] = append(secrets[row.DestinationID], plain.Reveal())
 	}
 
+	opened, unopened := openCredentials(credentialRows, keys)
+	problems = append(problems, unopened...)
+
 	snapshot = &Snapshot{
 		endpoints:    make(map[uuid.UUID]*Endpoint, len(endpointRows)),
 		destinations: make(map[uuid.UUID]*Destination, len(destinationRows)),
@@ -88,6 +92,9 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapsho
 		destination, err := compileDestination(row, secrets[row.DestinationID], last.Destination(row.DestinationID))
 		if err == nil && unreadable[row.DestinationID] {
 			err = errUnreadableSecret
+		}
+		if err == nil {
+			err = compileOutbound(destination, row, opened[row.DestinationID])
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("destination %s: %w", id.Destination.Text(row.DestinationID), err))

@@ -145,6 +145,10 @@ type Destination struct {
 	RatePerSecond int
 	Retry         RetryPolicy
 	Ordering      Ordering
+	// ClientTLS is how TLS is spoken. Nil: without a certificate, and by the system's authorities.
+	ClientTLS *ClientTLS
+	// ClientCredentials get the token that requests bear. Nil: they bear none.
+	ClientCredentials *ClientCredentials
 	// UpdatedAt is when these settings became what they are, by the database's clock.
 	UpdatedAt time.Time
 	// Filter says which events it gets. It is never nil in a snapshot.

@@ -26,6 +26,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ClientAuthentication is how a client sends its id and secret (RFC 6749 section 2.3.1).
+type ClientAuthentication int32
+
+const (
+	// The default: BASIC.
+	ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED ClientAuthentication = 0
+	// In the header Authorization.
+	ClientAuthentication_CLIENT_AUTHENTICATION_BASIC ClientAuthentication = 1
+	// In the request's body.
+	ClientAuthentication_CLIENT_AUTHENTICATION_BODY ClientAuthentication = 2
+)
+
+// Enum value maps for ClientAuthentication.
+var (
+	ClientAuthentication_name = map[int32]string{
+		0: "CLIENT_AUTHENTICATION_UNSPECIFIED",
+		1: "CLIENT_AUTHENTICATION_BASIC",
+		2: "CLIENT_AUTHENTICATION_BODY",
+	}
+	ClientAuthentication_value = map[string]int32{
+		"CLIENT_AUTHENTICATION_UNSPECIFIED": 0,
+		"CLIENT_AUTHENTICATION_BASIC":       1,
+		"CLIENT_AUTHENTICATION_BODY":        2,
+	}
+)
+
+func (x ClientAuthentication) Enum() *ClientAuthentication {
+	p := new(ClientAuthentication)
+	*p = x
+	return p
+}
+
+func (x ClientAuthentication) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ClientAuthentication) Descriptor() protoreflect.EnumDescriptor {
+	return file_kapsel_v1_destination_proto_enumTypes[0].Descriptor()
+}
+
+func (ClientAuthentication) Type() protoreflect.EnumType {
+	return &file_kapsel_v1_destination_proto_enumTypes[0]
+}
+
+func (x ClientAuthentication) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ClientAuthentication.Descriptor instead.
+func (ClientAuthentication) EnumDescriptor() ([]byte, []int) {
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{0}
+}
+
 // DestinationState is whether a destination is delivered to.
 type DestinationState int32
 
@@ -67,11 +120,11 @@ func (x DestinationState) String() string {
 }
 
 func (DestinationState) Descriptor() protoreflect.EnumDescriptor {
-	return file_kapsel_v1_destination_proto_enumTypes[0].Descriptor()
+	return file_kapsel_v1_destination_proto_enumTypes[1].Descriptor()
 }
 
 func (DestinationState) Type() protoreflect.EnumType {
-	return &file_kapsel_v1_destination_proto_enumTypes[0]
+	return &file_kapsel_v1_destination_proto_enumTypes[1]
 }
 
 func (x DestinationState) Number() protoreflect.EnumNumber {
@@ -80,7 +133,7 @@ func (x DestinationState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DestinationState.Descriptor instead.
 func (DestinationState) EnumDescriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{0}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{1}
 }
 
 // DisableReason is why the server disabled a destination.
@@ -124,11 +177,11 @@ func (x DisableReason) String() string {
 }
 
 func (DisableReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_kapsel_v1_destination_proto_enumTypes[1].Descriptor()
+	return file_kapsel_v1_destination_proto_enumTypes[2].Descriptor()
 }
 
 func (DisableReason) Type() protoreflect.EnumType {
-	return &file_kapsel_v1_destination_proto_enumTypes[1]
+	return &file_kapsel_v1_destination_proto_enumTypes[2]
 }
 
 func (x DisableReason) Number() protoreflect.EnumNumber {
@@ -137,7 +190,7 @@ func (x DisableReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DisableReason.Descriptor instead.
 func (DisableReason) EnumDescriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{1}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{2}
 }
 
 // SigningScheme is the kind of signature that deliveries bear.
@@ -177,11 +230,11 @@ func (x SigningScheme) String() string {
 }
 
 func (SigningScheme) Descriptor() protoreflect.EnumDescriptor {
-	return file_kapsel_v1_destination_proto_enumTypes[2].Descriptor()
+	return file_kapsel_v1_destination_proto_enumTypes[3].Descriptor()
 }
 
 func (SigningScheme) Type() protoreflect.EnumType {
-	return &file_kapsel_v1_destination_proto_enumTypes[2]
+	return &file_kapsel_v1_destination_proto_enumTypes[3]
 }
 
 func (x SigningScheme) Number() protoreflect.EnumNumber {
@@ -190,7 +243,7 @@ func (x SigningScheme) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SigningScheme.Descriptor instead.
 func (SigningScheme) EnumDescriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{2}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{3}
 }
 
 // BreakerState is the state of a circuit breaker.
@@ -234,11 +287,11 @@ func (x BreakerState) String() string {
 }
 
 func (BreakerState) Descriptor() protoreflect.EnumDescriptor {
-	return file_kapsel_v1_destination_proto_enumTypes[3].Descriptor()
+	return file_kapsel_v1_destination_proto_enumTypes[4].Descriptor()
 }
 
 func (BreakerState) Type() protoreflect.EnumType {
-	return &file_kapsel_v1_destination_proto_enumTypes[3]
+	return &file_kapsel_v1_destination_proto_enumTypes[4]
 }
 
 func (x BreakerState) Number() protoreflect.EnumNumber {
@@ -247,7 +300,7 @@ func (x BreakerState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BreakerState.Descriptor instead.
 func (BreakerState) EnumDescriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{3}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{4}
 }
 
 // Destination is an HTTP URL that an endpoint's events go to.
@@ -299,9 +352,15 @@ type Destination struct {
 	// When it was last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Changes with each change of the resource. Send it back with an update to be sure that nothing changed in between.
-	Etag          string `protobuf:"bytes,22,opt,name=etag,proto3" json:"etag,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Etag string `protobuf:"bytes,22,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Certificate that deliveries show, and authorities that the destination's is checked by. Needs an https URL. Default: no
+	// certificate, and the authorities of the system. What cannot be honoured disables the destination; nothing is sent without.
+	ClientTls *ClientTls `protobuf:"bytes,23,opt,name=client_tls,json=clientTls,proto3" json:"client_tls,omitempty"`
+	// Has deliveries bear an OAuth2 access token. Needs an https URL. Default: none. Without a token nothing is sent: the
+	// attempt fails (AUTHORIZATION) and is retried.
+	ClientCredentials *ClientCredentials `protobuf:"bytes,24,opt,name=client_credentials,json=clientCredentials,proto3" json:"client_credentials,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Destination) Reset() {
@@ -488,6 +547,189 @@ func (x *Destination) GetEtag() string {
 	return ""
 }
 
+func (x *Destination) GetClientTls() *ClientTls {
+	if x != nil {
+		return x.ClientTls
+	}
+	return nil
+}
+
+func (x *Destination) GetClientCredentials() *ClientCredentials {
+	if x != nil {
+		return x.ClientCredentials
+	}
+	return nil
+}
+
+// ClientTls is how deliveries speak TLS (mutual TLS).
+type ClientTls struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Client certificate and what leads up to its authority, PEM, at most 64 KiB. Empty: none is shown.
+	CertificateChain string `protobuf:"bytes,1,opt,name=certificate_chain,json=certificateChain,proto3" json:"certificate_chain,omitempty"`
+	// Private key of the certificate, PEM (PKCS #8, PKCS #1 or SEC 1) without a password, at most 16 KiB. Stored encrypted and
+	// never shown again. An update that leaves it out keeps the present one as long as certificate_chain stays as it is.
+	PrivateKey string `protobuf:"bytes,2,opt,name=private_key,json=privateKey,proto3" json:"private_key,omitempty"`
+	// Authorities that the certificates of the destination and of its token_url may be issued by, PEM, at most 64 KiB.
+	// Empty: those of the system that Kapsel runs on.
+	TrustedAuthorities string `protobuf:"bytes,3,opt,name=trusted_authorities,json=trustedAuthorities,proto3" json:"trusted_authorities,omitempty"`
+	// When the client certificate ends. Unset without one.
+	CertificateExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=certificate_expire_time,json=certificateExpireTime,proto3" json:"certificate_expire_time,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *ClientTls) Reset() {
+	*x = ClientTls{}
+	mi := &file_kapsel_v1_destination_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientTls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientTls) ProtoMessage() {}
+
+func (x *ClientTls) ProtoReflect() protoreflect.Message {
+	mi := &file_kapsel_v1_destination_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientTls.ProtoReflect.Descriptor instead.
+func (*ClientTls) Descriptor() ([]byte, []int) {
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ClientTls) GetCertificateChain() string {
+	if x != nil {
+		return x.CertificateChain
+	}
+	return ""
+}
+
+func (x *ClientTls) GetPrivateKey() string {
+	if x != nil {
+		return x.PrivateKey
+	}
+	return ""
+}
+
+func (x *ClientTls) GetTrustedAuthorities() string {
+	if x != nil {
+		return x.TrustedAuthorities
+	}
+	return ""
+}
+
+func (x *ClientTls) GetCertificateExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpireTime
+	}
+	return nil
+}
+
+// ClientCredentials is the OAuth2 grant (RFC 6749 section 4.4) by which deliveries get an access token. It is sent as
+// "Authorization: Bearer", kept until shortly before its end, and asked for anew after a 401 of the destination.
+type ClientCredentials struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absolute https URL of the token endpoint, at most 2048 bytes, without user information and fragment. The same addresses
+	// are refused as for a destination, and the same egress proxy is used; redirects are not followed.
+	TokenUrl string `protobuf:"bytes,1,opt,name=token_url,json=tokenUrl,proto3" json:"token_url,omitempty"`
+	// Id of the client, at most 256 bytes.
+	ClientId string `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// Secret of the client, at most 4096 bytes. Stored encrypted and never shown again. An update that leaves it out keeps the
+	// present one as long as token_url and client_id stay as they are.
+	ClientSecret string `protobuf:"bytes,3,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	// Scopes to ask for, at most 50. Default: none, which leaves them to the token endpoint.
+	Scopes []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// Value of the parameter "audience", which some token endpoints want, at most 1024 bytes. Empty: it is not sent.
+	Audience string `protobuf:"bytes,5,opt,name=audience,proto3" json:"audience,omitempty"`
+	// How the client proves to the token endpoint who it is. Default: BASIC.
+	Authentication ClientAuthentication `protobuf:"varint,6,opt,name=authentication,proto3,enum=kapsel.v1.ClientAuthentication" json:"authentication,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ClientCredentials) Reset() {
+	*x = ClientCredentials{}
+	mi := &file_kapsel_v1_destination_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientCredentials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientCredentials) ProtoMessage() {}
+
+func (x *ClientCredentials) ProtoReflect() protoreflect.Message {
+	mi := &file_kapsel_v1_destination_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientCredentials.ProtoReflect.Descriptor instead.
+func (*ClientCredentials) Descriptor() ([]byte, []int) {
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClientCredentials) GetTokenUrl() string {
+	if x != nil {
+		return x.TokenUrl
+	}
+	return ""
+}
+
+func (x *ClientCredentials) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *ClientCredentials) GetClientSecret() string {
+	if x != nil {
+		return x.ClientSecret
+	}
+	return ""
+}
+
+func (x *ClientCredentials) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *ClientCredentials) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *ClientCredentials) GetAuthentication() ClientAuthentication {
+	if x != nil {
+		return x.Authentication
+	}
+	return ClientAuthentication_CLIENT_AUTHENTICATION_UNSPECIFIED
+}
+
 // Filter is which of an endpoint's events a destination gets: those that meet both conditions.
 type Filter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -504,7 +746,7 @@ type Filter struct {
 
 func (x *Filter) Reset() {
 	*x = Filter{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[1]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +758,7 @@ func (x *Filter) String() string {
 func (*Filter) ProtoMessage() {}
 
 func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[1]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +771,7 @@ func (x *Filter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Filter.ProtoReflect.Descriptor instead.
 func (*Filter) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{1}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Filter) GetEventTypes() []string {
@@ -563,7 +805,7 @@ type Signing struct {
 
 func (x *Signing) Reset() {
 	*x = Signing{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[2]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +817,7 @@ func (x *Signing) String() string {
 func (*Signing) ProtoMessage() {}
 
 func (x *Signing) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[2]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +830,7 @@ func (x *Signing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signing.ProtoReflect.Descriptor instead.
 func (*Signing) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{2}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Signing) GetScheme() SigningScheme {
@@ -648,7 +890,7 @@ type RetryPolicy struct {
 
 func (x *RetryPolicy) Reset() {
 	*x = RetryPolicy{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[3]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +902,7 @@ func (x *RetryPolicy) String() string {
 func (*RetryPolicy) ProtoMessage() {}
 
 func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[3]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +915,7 @@ func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
 func (*RetryPolicy) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{3}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RetryPolicy) GetSchedule() []*durationpb.Duration {
@@ -749,7 +991,7 @@ type Ordering struct {
 
 func (x *Ordering) Reset() {
 	*x = Ordering{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[4]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +1003,7 @@ func (x *Ordering) String() string {
 func (*Ordering) ProtoMessage() {}
 
 func (x *Ordering) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[4]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +1016,7 @@ func (x *Ordering) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ordering.ProtoReflect.Descriptor instead.
 func (*Ordering) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{4}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ordering) GetKey() isOrdering_Key {
@@ -857,7 +1099,7 @@ type DestinationHealth struct {
 
 func (x *DestinationHealth) Reset() {
 	*x = DestinationHealth{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[5]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +1111,7 @@ func (x *DestinationHealth) String() string {
 func (*DestinationHealth) ProtoMessage() {}
 
 func (x *DestinationHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[5]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +1124,7 @@ func (x *DestinationHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestinationHealth.ProtoReflect.Descriptor instead.
 func (*DestinationHealth) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{5}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DestinationHealth) GetBreaker() BreakerState {
@@ -997,7 +1239,7 @@ type CreateDestinationRequest struct {
 
 func (x *CreateDestinationRequest) Reset() {
 	*x = CreateDestinationRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[6]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1251,7 @@ func (x *CreateDestinationRequest) String() string {
 func (*CreateDestinationRequest) ProtoMessage() {}
 
 func (x *CreateDestinationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[6]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1264,7 @@ func (x *CreateDestinationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDestinationRequest.ProtoReflect.Descriptor instead.
 func (*CreateDestinationRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{6}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateDestinationRequest) GetDestination() *Destination {
@@ -1053,7 +1295,7 @@ type CreateDestinationResponse struct {
 
 func (x *CreateDestinationResponse) Reset() {
 	*x = CreateDestinationResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[7]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1307,7 @@ func (x *CreateDestinationResponse) String() string {
 func (*CreateDestinationResponse) ProtoMessage() {}
 
 func (x *CreateDestinationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[7]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1320,7 @@ func (x *CreateDestinationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDestinationResponse.ProtoReflect.Descriptor instead.
 func (*CreateDestinationResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{7}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateDestinationResponse) GetDestination() *Destination {
@@ -1106,7 +1348,7 @@ type GetDestinationRequest struct {
 
 func (x *GetDestinationRequest) Reset() {
 	*x = GetDestinationRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[8]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1360,7 @@ func (x *GetDestinationRequest) String() string {
 func (*GetDestinationRequest) ProtoMessage() {}
 
 func (x *GetDestinationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[8]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1373,7 @@ func (x *GetDestinationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDestinationRequest.ProtoReflect.Descriptor instead.
 func (*GetDestinationRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{8}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetDestinationRequest) GetDestinationId() string {
@@ -1152,7 +1394,7 @@ type GetDestinationResponse struct {
 
 func (x *GetDestinationResponse) Reset() {
 	*x = GetDestinationResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[9]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1406,7 @@ func (x *GetDestinationResponse) String() string {
 func (*GetDestinationResponse) ProtoMessage() {}
 
 func (x *GetDestinationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[9]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1419,7 @@ func (x *GetDestinationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDestinationResponse.ProtoReflect.Descriptor instead.
 func (*GetDestinationResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{9}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetDestinationResponse) GetDestination() *Destination {
@@ -1202,7 +1444,7 @@ type ListDestinationsRequest struct {
 
 func (x *ListDestinationsRequest) Reset() {
 	*x = ListDestinationsRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[10]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1456,7 @@ func (x *ListDestinationsRequest) String() string {
 func (*ListDestinationsRequest) ProtoMessage() {}
 
 func (x *ListDestinationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[10]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1469,7 @@ func (x *ListDestinationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDestinationsRequest.ProtoReflect.Descriptor instead.
 func (*ListDestinationsRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{10}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListDestinationsRequest) GetEndpointId() string {
@@ -1264,7 +1506,7 @@ type ListDestinationsResponse struct {
 
 func (x *ListDestinationsResponse) Reset() {
 	*x = ListDestinationsResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[11]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1518,7 @@ func (x *ListDestinationsResponse) String() string {
 func (*ListDestinationsResponse) ProtoMessage() {}
 
 func (x *ListDestinationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[11]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1531,7 @@ func (x *ListDestinationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDestinationsResponse.ProtoReflect.Descriptor instead.
 func (*ListDestinationsResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{11}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListDestinationsResponse) GetDestinations() []*Destination {
@@ -1324,7 +1566,7 @@ type UpdateDestinationRequest struct {
 
 func (x *UpdateDestinationRequest) Reset() {
 	*x = UpdateDestinationRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[12]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1578,7 @@ func (x *UpdateDestinationRequest) String() string {
 func (*UpdateDestinationRequest) ProtoMessage() {}
 
 func (x *UpdateDestinationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[12]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1591,7 @@ func (x *UpdateDestinationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateDestinationRequest.ProtoReflect.Descriptor instead.
 func (*UpdateDestinationRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{12}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateDestinationRequest) GetDestinationId() string {
@@ -1391,7 +1633,7 @@ type UpdateDestinationResponse struct {
 
 func (x *UpdateDestinationResponse) Reset() {
 	*x = UpdateDestinationResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[13]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1645,7 @@ func (x *UpdateDestinationResponse) String() string {
 func (*UpdateDestinationResponse) ProtoMessage() {}
 
 func (x *UpdateDestinationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[13]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1658,7 @@ func (x *UpdateDestinationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateDestinationResponse.ProtoReflect.Descriptor instead.
 func (*UpdateDestinationResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{13}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateDestinationResponse) GetDestination() *Destination {
@@ -1439,7 +1681,7 @@ type DeleteDestinationRequest struct {
 
 func (x *DeleteDestinationRequest) Reset() {
 	*x = DeleteDestinationRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[14]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1693,7 @@ func (x *DeleteDestinationRequest) String() string {
 func (*DeleteDestinationRequest) ProtoMessage() {}
 
 func (x *DeleteDestinationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[14]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1706,7 @@ func (x *DeleteDestinationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDestinationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDestinationRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{14}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeleteDestinationRequest) GetDestinationId() string {
@@ -1490,7 +1732,7 @@ type DeleteDestinationResponse struct {
 
 func (x *DeleteDestinationResponse) Reset() {
 	*x = DeleteDestinationResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[15]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1744,7 @@ func (x *DeleteDestinationResponse) String() string {
 func (*DeleteDestinationResponse) ProtoMessage() {}
 
 func (x *DeleteDestinationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[15]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1757,7 @@ func (x *DeleteDestinationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDestinationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDestinationResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{15}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{17}
 }
 
 // RotateDestinationSecretRequest asks for a new secret.
@@ -1533,7 +1775,7 @@ type RotateDestinationSecretRequest struct {
 
 func (x *RotateDestinationSecretRequest) Reset() {
 	*x = RotateDestinationSecretRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[16]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1787,7 @@ func (x *RotateDestinationSecretRequest) String() string {
 func (*RotateDestinationSecretRequest) ProtoMessage() {}
 
 func (x *RotateDestinationSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[16]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1800,7 @@ func (x *RotateDestinationSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDestinationSecretRequest.ProtoReflect.Descriptor instead.
 func (*RotateDestinationSecretRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{16}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RotateDestinationSecretRequest) GetDestinationId() string {
@@ -1595,7 +1837,7 @@ type RotateDestinationSecretResponse struct {
 
 func (x *RotateDestinationSecretResponse) Reset() {
 	*x = RotateDestinationSecretResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[17]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1849,7 @@ func (x *RotateDestinationSecretResponse) String() string {
 func (*RotateDestinationSecretResponse) ProtoMessage() {}
 
 func (x *RotateDestinationSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[17]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1862,7 @@ func (x *RotateDestinationSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateDestinationSecretResponse.ProtoReflect.Descriptor instead.
 func (*RotateDestinationSecretResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{17}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RotateDestinationSecretResponse) GetDestination() *Destination {
@@ -1650,7 +1892,7 @@ type PauseDestinationRequest struct {
 
 func (x *PauseDestinationRequest) Reset() {
 	*x = PauseDestinationRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[18]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1904,7 @@ func (x *PauseDestinationRequest) String() string {
 func (*PauseDestinationRequest) ProtoMessage() {}
 
 func (x *PauseDestinationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[18]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1917,7 @@ func (x *PauseDestinationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseDestinationRequest.ProtoReflect.Descriptor instead.
 func (*PauseDestinationRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{18}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PauseDestinationRequest) GetDestinationId() string {
@@ -1703,7 +1945,7 @@ type PauseDestinationResponse struct {
 
 func (x *PauseDestinationResponse) Reset() {
 	*x = PauseDestinationResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[19]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1957,7 @@ func (x *PauseDestinationResponse) String() string {
 func (*PauseDestinationResponse) ProtoMessage() {}
 
 func (x *PauseDestinationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[19]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1970,7 @@ func (x *PauseDestinationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseDestinationResponse.ProtoReflect.Descriptor instead.
 func (*PauseDestinationResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{19}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PauseDestinationResponse) GetDestination() *Destination {
@@ -1749,7 +1991,7 @@ type ResumeDestinationRequest struct {
 
 func (x *ResumeDestinationRequest) Reset() {
 	*x = ResumeDestinationRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[20]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +2003,7 @@ func (x *ResumeDestinationRequest) String() string {
 func (*ResumeDestinationRequest) ProtoMessage() {}
 
 func (x *ResumeDestinationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[20]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +2016,7 @@ func (x *ResumeDestinationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeDestinationRequest.ProtoReflect.Descriptor instead.
 func (*ResumeDestinationRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{20}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResumeDestinationRequest) GetDestinationId() string {
@@ -1795,7 +2037,7 @@ type ResumeDestinationResponse struct {
 
 func (x *ResumeDestinationResponse) Reset() {
 	*x = ResumeDestinationResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[21]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +2049,7 @@ func (x *ResumeDestinationResponse) String() string {
 func (*ResumeDestinationResponse) ProtoMessage() {}
 
 func (x *ResumeDestinationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[21]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +2062,7 @@ func (x *ResumeDestinationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeDestinationResponse.ProtoReflect.Descriptor instead.
 func (*ResumeDestinationResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{21}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResumeDestinationResponse) GetDestination() *Destination {
@@ -1845,7 +2087,7 @@ type SendTestRequest struct {
 
 func (x *SendTestRequest) Reset() {
 	*x = SendTestRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[22]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +2099,7 @@ func (x *SendTestRequest) String() string {
 func (*SendTestRequest) ProtoMessage() {}
 
 func (x *SendTestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[22]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +2112,7 @@ func (x *SendTestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendTestRequest.ProtoReflect.Descriptor instead.
 func (*SendTestRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{22}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SendTestRequest) GetDestinationId() string {
@@ -1905,7 +2147,7 @@ type SendTestResponse struct {
 
 func (x *SendTestResponse) Reset() {
 	*x = SendTestResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[23]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +2159,7 @@ func (x *SendTestResponse) String() string {
 func (*SendTestResponse) ProtoMessage() {}
 
 func (x *SendTestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[23]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +2172,7 @@ func (x *SendTestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendTestResponse.ProtoReflect.Descriptor instead.
 func (*SendTestResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{23}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SendTestResponse) GetAttempt() *Attempt {
@@ -1951,7 +2193,7 @@ type GetDestinationHealthRequest struct {
 
 func (x *GetDestinationHealthRequest) Reset() {
 	*x = GetDestinationHealthRequest{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[24]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2205,7 @@ func (x *GetDestinationHealthRequest) String() string {
 func (*GetDestinationHealthRequest) ProtoMessage() {}
 
 func (x *GetDestinationHealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[24]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2218,7 @@ func (x *GetDestinationHealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDestinationHealthRequest.ProtoReflect.Descriptor instead.
 func (*GetDestinationHealthRequest) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{24}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetDestinationHealthRequest) GetDestinationId() string {
@@ -1997,7 +2239,7 @@ type GetDestinationHealthResponse struct {
 
 func (x *GetDestinationHealthResponse) Reset() {
 	*x = GetDestinationHealthResponse{}
-	mi := &file_kapsel_v1_destination_proto_msgTypes[25]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2251,7 @@ func (x *GetDestinationHealthResponse) String() string {
 func (*GetDestinationHealthResponse) ProtoMessage() {}
 
 func (x *GetDestinationHealthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kapsel_v1_destination_proto_msgTypes[25]
+	mi := &file_kapsel_v1_destination_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2264,7 @@ func (x *GetDestinationHealthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDestinationHealthResponse.ProtoReflect.Descriptor instead.
 func (*GetDestinationHealthResponse) Descriptor() ([]byte, []int) {
-	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{25}
+	return file_kapsel_v1_destination_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetDestinationHealthResponse) GetHealth() *DestinationHealth {
@@ -2036,7 +2278,8 @@ var File_kapsel_v1_destination_proto protoreflect.FileDescriptor
 
 const file_kapsel_v1_destination_proto_rawDesc = "" +
 	"\n" +
-	"\x1bkapsel/v1/destination.proto\x12\tkapsel.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16kapsel/v1/common.proto\x1a\x18kapsel/v1/delivery.proto\"\xee\t\n" +
+	"\x1bkapsel/v1/destination.proto\x12\tkapsel.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16kapsel/v1/common.proto\x1a\x18kapsel/v1/delivery.proto\"\xf0\n" +
+	"\n" +
 	"\vDestination\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12N\n" +
 	"\vendpoint_id\x18\x02 \x01(\tB-\xe0A\x05\xbaH'\xd8\x01\x01r\"2 ^ep_[0-7][0-9a-hjkmnp-tv-z]{25}$R\n" +
@@ -2067,7 +2310,25 @@ const file_kapsel_v1_destination_proto_rawDesc = "" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"updateTime\x12\x17\n" +
-	"\x04etag\x18\x16 \x01(\tB\x03\xe0A\x03R\x04etag\"h\n" +
+	"\x04etag\x18\x16 \x01(\tB\x03\xe0A\x03R\x04etag\x123\n" +
+	"\n" +
+	"client_tls\x18\x17 \x01(\v2\x14.kapsel.v1.ClientTlsR\tclientTls\x12K\n" +
+	"\x12client_credentials\x18\x18 \x01(\v2\x1c.kapsel.v1.ClientCredentialsR\x11clientCredentials\"\x99\x04\n" +
+	"\tClientTls\x126\n" +
+	"\x11certificate_chain\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x10certificateChain\x120\n" +
+	"\vprivate_key\x18\x02 \x01(\tB\x0f\xe0A\x04\xbaH\x06r\x04(\x80\x80\x01\x80\x01\x01R\n" +
+	"privateKey\x12:\n" +
+	"\x13trusted_authorities\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x12trustedAuthorities\x12W\n" +
+	"\x17certificate_expire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\x15certificateExpireTime:\x8c\x02\xbaH\x88\x02\x1a\x8c\x01\n" +
+	"\x14client_tls.something\x124certificate_chain or trusted_authorities must be set\x1a>this.certificate_chain != '' || this.trusted_authorities != ''\x1aw\n" +
+	"\x16client_tls.private_key\x12%private_key needs a certificate_chain\x1a6this.private_key == '' || this.certificate_chain != ''\"\x85\x03\n" +
+	"\x11ClientCredentials\x12Z\n" +
+	"\ttoken_url\x18\x01 \x01(\tB=\xe0A\x02\xbaH7r5(\x80\x102-^[Hh][Tt][Tt][Pp][Ss]://[^/?#@]+([/?][^#]*)?$\x88\x01\x01R\btokenUrl\x12*\n" +
+	"\tclient_id\x18\x02 \x01(\tB\r\xe0A\x02\xbaH\ar\x05\x10\x01(\x80\x02R\bclientId\x123\n" +
+	"\rclient_secret\x18\x03 \x01(\tB\x0e\xe0A\x04\xbaH\x05r\x03(\x80 \x80\x01\x01R\fclientSecret\x12:\n" +
+	"\x06scopes\x18\x04 \x03(\tB\"\xbaH\x1f\x92\x01\x1c\x102\"\x18r\x162\x14^[!#-\\[\\]-~]{1,256}$R\x06scopes\x12$\n" +
+	"\baudience\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\baudience\x12Q\n" +
+	"\x0eauthentication\x18\x06 \x01(\x0e2\x1f.kapsel.v1.ClientAuthenticationB\b\xbaH\x05\x82\x01\x02\x10\x01R\x0eauthentication\"h\n" +
 	"\x06Filter\x124\n" +
 	"\vevent_types\x18\x01 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10d\x18\x01\"\ar\x05 \x01(\x80\x02R\n" +
 	"eventTypes\x12(\n" +
@@ -2133,11 +2394,12 @@ const file_kapsel_v1_destination_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\tpageToken\"~\n" +
 	"\x18ListDestinationsResponse\x12:\n" +
 	"\fdestinations\x18\x01 \x03(\v2\x16.kapsel.v1.DestinationR\fdestinations\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb1\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd1\x03\n" +
 	"\x18UpdateDestinationRequest\x12R\n" +
 	"\x0edestination_id\x18\x01 \x01(\tB+\xe0A\x02\xbaH%r#2!^dst_[0-7][0-9a-hjkmnp-tv-z]{25}$R\rdestinationId\x12C\n" +
-	"\vdestination\x18\x02 \x01(\v2\x16.kapsel.v1.DestinationB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\vdestination\x12\xde\x01\n" +
-	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskB\xa0\x01\xe0A\x02\xbaH\x99\x01\xc8\x01\x01\xe2\x01\x92\x01\x12\fdisplay_name\x12\x03url\x12\x06filter\x12\asigning\x12\fretry_policy\x12\x0fconnect_timeout\x12\atimeout\x12\rmax_in_flight\x12\x0frate_per_second\x12\aheaders\x12\x11forwarded_headers\x12\borderingR\n" +
+	"\vdestination\x18\x02 \x01(\v2\x16.kapsel.v1.DestinationB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\vdestination\x12\xfe\x01\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskB\xc0\x01\xe0A\x02\xbaH\xb9\x01\xc8\x01\x01\xe2\x01\xb2\x01\x12\fdisplay_name\x12\x03url\x12\x06filter\x12\asigning\x12\fretry_policy\x12\x0fconnect_timeout\x12\atimeout\x12\rmax_in_flight\x12\x0frate_per_second\x12\aheaders\x12\x11forwarded_headers\x12\bordering\x12\n" +
+	"client_tls\x12\x12client_credentialsR\n" +
 	"updateMask\x12\x1b\n" +
 	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\"U\n" +
 	"\x19UpdateDestinationResponse\x128\n" +
@@ -2171,7 +2433,11 @@ const file_kapsel_v1_destination_proto_rawDesc = "" +
 	"\x1bGetDestinationHealthRequest\x12R\n" +
 	"\x0edestination_id\x18\x01 \x01(\tB+\xe0A\x02\xbaH%r#2!^dst_[0-7][0-9a-hjkmnp-tv-z]{25}$R\rdestinationId\"T\n" +
 	"\x1cGetDestinationHealthResponse\x124\n" +
-	"\x06health\x18\x01 \x01(\v2\x1c.kapsel.v1.DestinationHealthR\x06health*\x92\x01\n" +
+	"\x06health\x18\x01 \x01(\v2\x1c.kapsel.v1.DestinationHealthR\x06health*~\n" +
+	"\x14ClientAuthentication\x12%\n" +
+	"!CLIENT_AUTHENTICATION_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bCLIENT_AUTHENTICATION_BASIC\x10\x01\x12\x1e\n" +
+	"\x1aCLIENT_AUTHENTICATION_BODY\x10\x02*\x92\x01\n" +
 	"\x10DestinationState\x12!\n" +
 	"\x1dDESTINATION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19DESTINATION_STATE_ENABLED\x10\x01\x12\x1c\n" +
@@ -2215,111 +2481,118 @@ func file_kapsel_v1_destination_proto_rawDescGZIP() []byte {
 	return file_kapsel_v1_destination_proto_rawDescData
 }
 
-var file_kapsel_v1_destination_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_kapsel_v1_destination_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_kapsel_v1_destination_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_kapsel_v1_destination_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_kapsel_v1_destination_proto_goTypes = []any{
-	(DestinationState)(0),                   // 0: kapsel.v1.DestinationState
-	(DisableReason)(0),                      // 1: kapsel.v1.DisableReason
-	(SigningScheme)(0),                      // 2: kapsel.v1.SigningScheme
-	(BreakerState)(0),                       // 3: kapsel.v1.BreakerState
-	(*Destination)(nil),                     // 4: kapsel.v1.Destination
-	(*Filter)(nil),                          // 5: kapsel.v1.Filter
-	(*Signing)(nil),                         // 6: kapsel.v1.Signing
-	(*RetryPolicy)(nil),                     // 7: kapsel.v1.RetryPolicy
-	(*Ordering)(nil),                        // 8: kapsel.v1.Ordering
-	(*DestinationHealth)(nil),               // 9: kapsel.v1.DestinationHealth
-	(*CreateDestinationRequest)(nil),        // 10: kapsel.v1.CreateDestinationRequest
-	(*CreateDestinationResponse)(nil),       // 11: kapsel.v1.CreateDestinationResponse
-	(*GetDestinationRequest)(nil),           // 12: kapsel.v1.GetDestinationRequest
-	(*GetDestinationResponse)(nil),          // 13: kapsel.v1.GetDestinationResponse
-	(*ListDestinationsRequest)(nil),         // 14: kapsel.v1.ListDestinationsRequest
-	(*ListDestinationsResponse)(nil),        // 15: kapsel.v1.ListDestinationsResponse
-	(*UpdateDestinationRequest)(nil),        // 16: kapsel.v1.UpdateDestinationRequest
-	(*UpdateDestinationResponse)(nil),       // 17: kapsel.v1.UpdateDestinationResponse
-	(*DeleteDestinationRequest)(nil),        // 18: kapsel.v1.DeleteDestinationRequest
-	(*DeleteDestinationResponse)(nil),       // 19: kapsel.v1.DeleteDestinationResponse
-	(*RotateDestinationSecretRequest)(nil),  // 20: kapsel.v1.RotateDestinationSecretRequest
-	(*RotateDestinationSecretResponse)(nil), // 21: kapsel.v1.RotateDestinationSecretResponse
-	(*PauseDestinationRequest)(nil),         // 22: kapsel.v1.PauseDestinationRequest
-	(*PauseDestinationResponse)(nil),        // 23: kapsel.v1.PauseDestinationResponse
-	(*ResumeDestinationRequest)(nil),        // 24: kapsel.v1.ResumeDestinationRequest
-	(*ResumeDestinationResponse)(nil),       // 25: kapsel.v1.ResumeDestinationResponse
-	(*SendTestRequest)(nil),                 // 26: kapsel.v1.SendTestRequest
-	(*SendTestResponse)(nil),                // 27: kapsel.v1.SendTestResponse
-	(*GetDestinationHealthRequest)(nil),     // 28: kapsel.v1.GetDestinationHealthRequest
-	(*GetDestinationHealthResponse)(nil),    // 29: kapsel.v1.GetDestinationHealthResponse
-	(*durationpb.Duration)(nil),             // 30: google.protobuf.Duration
-	(*Header)(nil),                          // 31: kapsel.v1.Header
-	(*Secret)(nil),                          // 32: kapsel.v1.Secret
-	(*timestamppb.Timestamp)(nil),           // 33: google.protobuf.Timestamp
-	(*Attempt)(nil),                         // 34: kapsel.v1.Attempt
-	(*fieldmaskpb.FieldMask)(nil),           // 35: google.protobuf.FieldMask
+	(ClientAuthentication)(0),               // 0: kapsel.v1.ClientAuthentication
+	(DestinationState)(0),                   // 1: kapsel.v1.DestinationState
+	(DisableReason)(0),                      // 2: kapsel.v1.DisableReason
+	(SigningScheme)(0),                      // 3: kapsel.v1.SigningScheme
+	(BreakerState)(0),                       // 4: kapsel.v1.BreakerState
+	(*Destination)(nil),                     // 5: kapsel.v1.Destination
+	(*ClientTls)(nil),                       // 6: kapsel.v1.ClientTls
+	(*ClientCredentials)(nil),               // 7: kapsel.v1.ClientCredentials
+	(*Filter)(nil),                          // 8: kapsel.v1.Filter
+	(*Signing)(nil),                         // 9: kapsel.v1.Signing
+	(*RetryPolicy)(nil),                     // 10: kapsel.v1.RetryPolicy
+	(*Ordering)(nil),                        // 11: kapsel.v1.Ordering
+	(*DestinationHealth)(nil),               // 12: kapsel.v1.DestinationHealth
+	(*CreateDestinationRequest)(nil),        // 13: kapsel.v1.CreateDestinationRequest
+	(*CreateDestinationResponse)(nil),       // 14: kapsel.v1.CreateDestinationResponse
+	(*GetDestinationRequest)(nil),           // 15: kapsel.v1.GetDestinationRequest
+	(*GetDestinationResponse)(nil),          // 16: kapsel.v1.GetDestinationResponse
+	(*ListDestinationsRequest)(nil),         // 17: kapsel.v1.ListDestinationsRequest
+	(*ListDestinationsResponse)(nil),        // 18: kapsel.v1.ListDestinationsResponse
+	(*UpdateDestinationRequest)(nil),        // 19: kapsel.v1.UpdateDestinationRequest
+	(*UpdateDestinationResponse)(nil),       // 20: kapsel.v1.UpdateDestinationResponse
+	(*DeleteDestinationRequest)(nil),        // 21: kapsel.v1.DeleteDestinationRequest
+	(*DeleteDestinationResponse)(nil),       // 22: kapsel.v1.DeleteDestinationResponse
+	(*RotateDestinationSecretRequest)(nil),  // 23: kapsel.v1.RotateDestinationSecretRequest
+	(*RotateDestinationSecretResponse)(nil), // 24: kapsel.v1.RotateDestinationSecretResponse
+	(*PauseDestinationRequest)(nil),         // 25: kapsel.v1.PauseDestinationRequest
+	(*PauseDestinationResponse)(nil),        // 26: kapsel.v1.PauseDestinationResponse
+	(*ResumeDestinationRequest)(nil),        // 27: kapsel.v1.ResumeDestinationRequest
+	(*ResumeDestinationResponse)(nil),       // 28: kapsel.v1.ResumeDestinationResponse
+	(*SendTestRequest)(nil),                 // 29: kapsel.v1.SendTestRequest
+	(*SendTestResponse)(nil),                // 30: kapsel.v1.SendTestResponse
+	(*GetDestinationHealthRequest)(nil),     // 31: kapsel.v1.GetDestinationHealthRequest
+	(*GetDestinationHealthResponse)(nil),    // 32: kapsel.v1.GetDestinationHealthResponse
+	(*durationpb.Duration)(nil),             // 33: google.protobuf.Duration
+	(*Header)(nil),                          // 34: kapsel.v1.Header
+	(*Secret)(nil),                          // 35: kapsel.v1.Secret
+	(*timestamppb.Timestamp)(nil),           // 36: google.protobuf.Timestamp
+	(*Attempt)(nil),                         // 37: kapsel.v1.Attempt
+	(*fieldmaskpb.FieldMask)(nil),           // 38: google.protobuf.FieldMask
 }
 var file_kapsel_v1_destination_proto_depIdxs = []int32{
-	0,  // 0: kapsel.v1.Destination.state:type_name -> kapsel.v1.DestinationState
-	1,  // 1: kapsel.v1.Destination.disable_reason:type_name -> kapsel.v1.DisableReason
-	5,  // 2: kapsel.v1.Destination.filter:type_name -> kapsel.v1.Filter
-	6,  // 3: kapsel.v1.Destination.signing:type_name -> kapsel.v1.Signing
-	7,  // 4: kapsel.v1.Destination.retry_policy:type_name -> kapsel.v1.RetryPolicy
-	30, // 5: kapsel.v1.Destination.connect_timeout:type_name -> google.protobuf.Duration
-	30, // 6: kapsel.v1.Destination.timeout:type_name -> google.protobuf.Duration
-	31, // 7: kapsel.v1.Destination.headers:type_name -> kapsel.v1.Header
-	8,  // 8: kapsel.v1.Destination.ordering:type_name -> kapsel.v1.Ordering
-	32, // 9: kapsel.v1.Destination.secrets:type_name -> kapsel.v1.Secret
-	33, // 10: kapsel.v1.Destination.create_time:type_name -> google.protobuf.Timestamp
-	33, // 11: kapsel.v1.Destination.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 12: kapsel.v1.Signing.scheme:type_name -> kapsel.v1.SigningScheme
-	30, // 13: kapsel.v1.RetryPolicy.schedule:type_name -> google.protobuf.Duration
-	30, // 14: kapsel.v1.RetryPolicy.base:type_name -> google.protobuf.Duration
-	30, // 15: kapsel.v1.RetryPolicy.cap:type_name -> google.protobuf.Duration
-	30, // 16: kapsel.v1.RetryPolicy.max_age:type_name -> google.protobuf.Duration
-	3,  // 17: kapsel.v1.DestinationHealth.breaker:type_name -> kapsel.v1.BreakerState
-	33, // 18: kapsel.v1.DestinationHealth.probe_time:type_name -> google.protobuf.Timestamp
-	33, // 19: kapsel.v1.DestinationHealth.failing_since:type_name -> google.protobuf.Timestamp
-	33, // 20: kapsel.v1.DestinationHealth.last_success_time:type_name -> google.protobuf.Timestamp
-	34, // 21: kapsel.v1.DestinationHealth.last_failure:type_name -> kapsel.v1.Attempt
-	30, // 22: kapsel.v1.DestinationHealth.window:type_name -> google.protobuf.Duration
-	30, // 23: kapsel.v1.DestinationHealth.duration_p50:type_name -> google.protobuf.Duration
-	30, // 24: kapsel.v1.DestinationHealth.duration_p99:type_name -> google.protobuf.Duration
-	33, // 25: kapsel.v1.DestinationHealth.oldest_due_time:type_name -> google.protobuf.Timestamp
-	4,  // 26: kapsel.v1.CreateDestinationRequest.destination:type_name -> kapsel.v1.Destination
-	4,  // 27: kapsel.v1.CreateDestinationResponse.destination:type_name -> kapsel.v1.Destination
-	4,  // 28: kapsel.v1.GetDestinationResponse.destination:type_name -> kapsel.v1.Destination
-	4,  // 29: kapsel.v1.ListDestinationsResponse.destinations:type_name -> kapsel.v1.Destination
-	4,  // 30: kapsel.v1.UpdateDestinationRequest.destination:type_name -> kapsel.v1.Destination
-	35, // 31: kapsel.v1.UpdateDestinationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 32: kapsel.v1.UpdateDestinationResponse.destination:type_name -> kapsel.v1.Destination
-	30, // 33: kapsel.v1.RotateDestinationSecretRequest.overlap:type_name -> google.protobuf.Duration
-	4,  // 34: kapsel.v1.RotateDestinationSecretResponse.destination:type_name -> kapsel.v1.Destination
-	4,  // 35: kapsel.v1.PauseDestinationResponse.destination:type_name -> kapsel.v1.Destination
-	4,  // 36: kapsel.v1.ResumeDestinationResponse.destination:type_name -> kapsel.v1.Destination
-	34, // 37: kapsel.v1.SendTestResponse.attempt:type_name -> kapsel.v1.Attempt
-	9,  // 38: kapsel.v1.GetDestinationHealthResponse.health:type_name -> kapsel.v1.DestinationHealth
-	10, // 39: kapsel.v1.DestinationService.CreateDestination:input_type -> kapsel.v1.CreateDestinationRequest
-	12, // 40: kapsel.v1.DestinationService.GetDestination:input_type -> kapsel.v1.GetDestinationRequest
-	14, // 41: kapsel.v1.DestinationService.ListDestinations:input_type -> kapsel.v1.ListDestinationsRequest
-	16, // 42: kapsel.v1.DestinationService.UpdateDestination:input_type -> kapsel.v1.UpdateDestinationRequest
-	18, // 43: kapsel.v1.DestinationService.DeleteDestination:input_type -> kapsel.v1.DeleteDestinationRequest
-	20, // 44: kapsel.v1.DestinationService.RotateDestinationSecret:input_type -> kapsel.v1.RotateDestinationSecretRequest
-	22, // 45: kapsel.v1.DestinationService.PauseDestination:input_type -> kapsel.v1.PauseDestinationRequest
-	24, // 46: kapsel.v1.DestinationService.ResumeDestination:input_type -> kapsel.v1.ResumeDestinationRequest
-	26, // 47: kapsel.v1.DestinationService.SendTest:input_type -> kapsel.v1.SendTestRequest
-	28, // 48: kapsel.v1.DestinationService.GetDestinationHealth:input_type -> kapsel.v1.GetDestinationHealthRequest
-	11, // 49: kapsel.v1.DestinationService.CreateDestination:output_type -> kapsel.v1.CreateDestinationResponse
-	13, // 50: kapsel.v1.DestinationService.GetDestination:output_type -> kapsel.v1.GetDestinationResponse
-	15, // 51: kapsel.v1.DestinationService.ListDestinations:output_type -> kapsel.v1.ListDestinationsResponse
-	17, // 52: kapsel.v1.DestinationService.UpdateDestination:output_type -> kapsel.v1.UpdateDestinationResponse
-	19, // 53: kapsel.v1.DestinationService.DeleteDestination:output_type -> kapsel.v1.DeleteDestinationResponse
-	21, // 54: kapsel.v1.DestinationService.RotateDestinationSecret:output_type -> kapsel.v1.RotateDestinationSecretResponse
-	23, // 55: kapsel.v1.DestinationService.PauseDestination:output_type -> kapsel.v1.PauseDestinationResponse
-	25, // 56: kapsel.v1.DestinationService.ResumeDestination:output_type -> kapsel.v1.ResumeDestinationResponse
-	27, // 57: kapsel.v1.DestinationService.SendTest:output_type -> kapsel.v1.SendTestResponse
-	29, // 58: kapsel.v1.DestinationService.GetDestinationHealth:output_type -> kapsel.v1.GetDestinationHealthResponse
-	49, // [49:59] is the sub-list for method output_type
-	39, // [39:49] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	1,  // 0: kapsel.v1.Destination.state:type_name -> kapsel.v1.DestinationState
+	2,  // 1: kapsel.v1.Destination.disable_reason:type_name -> kapsel.v1.DisableReason
+	8,  // 2: kapsel.v1.Destination.filter:type_name -> kapsel.v1.Filter
+	9,  // 3: kapsel.v1.Destination.signing:type_name -> kapsel.v1.Signing
+	10, // 4: kapsel.v1.Destination.retry_policy:type_name -> kapsel.v1.RetryPolicy
+	33, // 5: kapsel.v1.Destination.connect_timeout:type_name -> google.protobuf.Duration
+	33, // 6: kapsel.v1.Destination.timeout:type_name -> google.protobuf.Duration
+	34, // 7: kapsel.v1.Destination.headers:type_name -> kapsel.v1.Header
+	11, // 8: kapsel.v1.Destination.ordering:type_name -> kapsel.v1.Ordering
+	35, // 9: kapsel.v1.Destination.secrets:type_name -> kapsel.v1.Secret
+	36, // 10: kapsel.v1.Destination.create_time:type_name -> google.protobuf.Timestamp
+	36, // 11: kapsel.v1.Destination.update_time:type_name -> google.protobuf.Timestamp
+	6,  // 12: kapsel.v1.Destination.client_tls:type_name -> kapsel.v1.ClientTls
+	7,  // 13: kapsel.v1.Destination.client_credentials:type_name -> kapsel.v1.ClientCredentials
+	36, // 14: kapsel.v1.ClientTls.certificate_expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 15: kapsel.v1.ClientCredentials.authentication:type_name -> kapsel.v1.ClientAuthentication
+	3,  // 16: kapsel.v1.Signing.scheme:type_name -> kapsel.v1.SigningScheme
+	33, // 17: kapsel.v1.RetryPolicy.schedule:type_name -> google.protobuf.Duration
+	33, // 18: kapsel.v1.RetryPolicy.base:type_name -> google.protobuf.Duration
+	33, // 19: kapsel.v1.RetryPolicy.cap:type_name -> google.protobuf.Duration
+	33, // 20: kapsel.v1.RetryPolicy.max_age:type_name -> google.protobuf.Duration
+	4,  // 21: kapsel.v1.DestinationHealth.breaker:type_name -> kapsel.v1.BreakerState
+	36, // 22: kapsel.v1.DestinationHealth.probe_time:type_name -> google.protobuf.Timestamp
+	36, // 23: kapsel.v1.DestinationHealth.failing_since:type_name -> google.protobuf.Timestamp
+	36, // 24: kapsel.v1.DestinationHealth.last_success_time:type_name -> google.protobuf.Timestamp
+	37, // 25: kapsel.v1.DestinationHealth.last_failure:type_name -> kapsel.v1.Attempt
+	33, // 26: kapsel.v1.DestinationHealth.window:type_name -> google.protobuf.Duration
+	33, // 27: kapsel.v1.DestinationHealth.duration_p50:type_name -> google.protobuf.Duration
+	33, // 28: kapsel.v1.DestinationHealth.duration_p99:type_name -> google.protobuf.Duration
+	36, // 29: kapsel.v1.DestinationHealth.oldest_due_time:type_name -> google.protobuf.Timestamp
+	5,  // 30: kapsel.v1.CreateDestinationRequest.destination:type_name -> kapsel.v1.Destination
+	5,  // 31: kapsel.v1.CreateDestinationResponse.destination:type_name -> kapsel.v1.Destination
+	5,  // 32: kapsel.v1.GetDestinationResponse.destination:type_name -> kapsel.v1.Destination
+	5,  // 33: kapsel.v1.ListDestinationsResponse.destinations:type_name -> kapsel.v1.Destination
+	5,  // 34: kapsel.v1.UpdateDestinationRequest.destination:type_name -> kapsel.v1.Destination
+	38, // 35: kapsel.v1.UpdateDestinationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 36: kapsel.v1.UpdateDestinationResponse.destination:type_name -> kapsel.v1.Destination
+	33, // 37: kapsel.v1.RotateDestinationSecretRequest.overlap:type_name -> google.protobuf.Duration
+	5,  // 38: kapsel.v1.RotateDestinationSecretResponse.destination:type_name -> kapsel.v1.Destination
+	5,  // 39: kapsel.v1.PauseDestinationResponse.destination:type_name -> kapsel.v1.Destination
+	5,  // 40: kapsel.v1.ResumeDestinationResponse.destination:type_name -> kapsel.v1.Destination
+	37, // 41: kapsel.v1.SendTestResponse.attempt:type_name -> kapsel.v1.Attempt
+	12, // 42: kapsel.v1.GetDestinationHealthResponse.health:type_name -> kapsel.v1.DestinationHealth
+	13, // 43: kapsel.v1.DestinationService.CreateDestination:input_type -> kapsel.v1.CreateDestinationRequest
+	15, // 44: kapsel.v1.DestinationService.GetDestination:input_type -> kapsel.v1.GetDestinationRequest
+	17, // 45: kapsel.v1.DestinationService.ListDestinations:input_type -> kapsel.v1.ListDestinationsRequest
+	19, // 46: kapsel.v1.DestinationService.UpdateDestination:input_type -> kapsel.v1.UpdateDestinationRequest
+	21, // 47: kapsel.v1.DestinationService.DeleteDestination:input_type -> kapsel.v1.DeleteDestinationRequest
+	23, // 48: kapsel.v1.DestinationService.RotateDestinationSecret:input_type -> kapsel.v1.RotateDestinationSecretRequest
+	25, // 49: kapsel.v1.DestinationService.PauseDestination:input_type -> kapsel.v1.PauseDestinationRequest
+	27, // 50: kapsel.v1.DestinationService.ResumeDestination:input_type -> kapsel.v1.ResumeDestinationRequest
+	29, // 51: kapsel.v1.DestinationService.SendTest:input_type -> kapsel.v1.SendTestRequest
+	31, // 52: kapsel.v1.DestinationService.GetDestinationHealth:input_type -> kapsel.v1.GetDestinationHealthRequest
+	14, // 53: kapsel.v1.DestinationService.CreateDestination:output_type -> kapsel.v1.CreateDestinationResponse
+	16, // 54: kapsel.v1.DestinationService.GetDestination:output_type -> kapsel.v1.GetDestinationResponse
+	18, // 55: kapsel.v1.DestinationService.ListDestinations:output_type -> kapsel.v1.ListDestinationsResponse
+	20, // 56: kapsel.v1.DestinationService.UpdateDestination:output_type -> kapsel.v1.UpdateDestinationResponse
+	22, // 57: kapsel.v1.DestinationService.DeleteDestination:output_type -> kapsel.v1.DeleteDestinationResponse
+	24, // 58: kapsel.v1.DestinationService.RotateDestinationSecret:output_type -> kapsel.v1.RotateDestinationSecretResponse
+	26, // 59: kapsel.v1.DestinationService.PauseDestination:output_type -> kapsel.v1.PauseDestinationResponse
+	28, // 60: kapsel.v1.DestinationService.ResumeDestination:output_type -> kapsel.v1.ResumeDestinationResponse
+	30, // 61: kapsel.v1.DestinationService.SendTest:output_type -> kapsel.v1.SendTestResponse
+	32, // 62: kapsel.v1.DestinationService.GetDestinationHealth:output_type -> kapsel.v1.GetDestinationHealthResponse
+	53, // [53:63] is the sub-list for method output_type
+	43, // [43:53] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_kapsel_v1_destination_proto_init() }
@@ -2329,8 +2602,8 @@ func file_kapsel_v1_destination_proto_init() {
 	}
 	file_kapsel_v1_common_proto_init()
 	file_kapsel_v1_delivery_proto_init()
-	file_kapsel_v1_destination_proto_msgTypes[3].OneofWrappers = []any{}
-	file_kapsel_v1_destination_proto_msgTypes[4].OneofWrappers = []any{
+	file_kapsel_v1_destination_proto_msgTypes[5].OneofWrappers = []any{}
+	file_kapsel_v1_destination_proto_msgTypes[6].OneofWrappers = []any{
 		(*Ordering_Header)(nil),
 		(*Ordering_JsonPath)(nil),
 	}
@@ -2339,8 +2612,8 @@ func file_kapsel_v1_destination_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kapsel_v1_destination_proto_rawDesc), len(file_kapsel_v1_destination_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   26,
+			NumEnums:      5,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

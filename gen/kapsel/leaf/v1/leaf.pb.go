@@ -107,21 +107,24 @@ const (
 	Failure_FAILURE_WORKER_LOST Failure = 8
 	// The request could not be made as configured; nothing was sent.
 	Failure_FAILURE_CONFIGURATION Failure = 9
+	// No OAuth2 access token was to be had for the request, which was not sent.
+	Failure_FAILURE_AUTHORIZATION Failure = 10
 )
 
 // Enum value maps for Failure.
 var (
 	Failure_name = map[int32]string{
-		0: "FAILURE_UNSPECIFIED",
-		1: "FAILURE_DNS",
-		2: "FAILURE_CONNECT",
-		3: "FAILURE_TLS",
-		4: "FAILURE_TIMEOUT",
-		5: "FAILURE_PROTOCOL",
-		6: "FAILURE_STATUS",
-		7: "FAILURE_BLOCKED_ADDRESS",
-		8: "FAILURE_WORKER_LOST",
-		9: "FAILURE_CONFIGURATION",
+		0:  "FAILURE_UNSPECIFIED",
+		1:  "FAILURE_DNS",
+		2:  "FAILURE_CONNECT",
+		3:  "FAILURE_TLS",
+		4:  "FAILURE_TIMEOUT",
+		5:  "FAILURE_PROTOCOL",
+		6:  "FAILURE_STATUS",
+		7:  "FAILURE_BLOCKED_ADDRESS",
+		8:  "FAILURE_WORKER_LOST",
+		9:  "FAILURE_CONFIGURATION",
+		10: "FAILURE_AUTHORIZATION",
 	}
 	Failure_value = map[string]int32{
 		"FAILURE_UNSPECIFIED":     0,
@@ -134,6 +137,7 @@ var (
 		"FAILURE_BLOCKED_ADDRESS": 7,
 		"FAILURE_WORKER_LOST":     8,
 		"FAILURE_CONFIGURATION":   9,
+		"FAILURE_AUTHORIZATION":   10,
 	}
 )
 
@@ -920,7 +924,7 @@ const file_kapsel_leaf_v1_leaf_proto_rawDesc = "" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
 	"\x0eOUTCOME_FAILED\x10\x02\x12\x13\n" +
-	"\x0fOUTCOME_UNKNOWN\x10\x03*\xe9\x01\n" +
+	"\x0fOUTCOME_UNKNOWN\x10\x03*\x84\x02\n" +
 	"\aFailure\x12\x17\n" +
 	"\x13FAILURE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vFAILURE_DNS\x10\x01\x12\x13\n" +
@@ -931,7 +935,9 @@ const file_kapsel_leaf_v1_leaf_proto_rawDesc = "" +
 	"\x0eFAILURE_STATUS\x10\x06\x12\x1b\n" +
 	"\x17FAILURE_BLOCKED_ADDRESS\x10\a\x12\x17\n" +
 	"\x13FAILURE_WORKER_LOST\x10\b\x12\x19\n" +
-	"\x15FAILURE_CONFIGURATION\x10\t*\xf0\x01\n" +
+	"\x15FAILURE_CONFIGURATION\x10\t\x12\x19\n" +
+	"\x15FAILURE_AUTHORIZATION\x10\n" +
+	"*\xf0\x01\n" +
 	"\x10DeadLetterReason\x12\"\n" +
 	"\x1eDEAD_LETTER_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cDEAD_LETTER_REASON_EXHAUSTED\x10\x01\x12(\n" +

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file kapsel/v1/destination.proto.
  */
 export const file_kapsel_v1_destination: GenFile = /*@__PURE__*/
-  fileDesc("ChtrYXBzZWwvdjEvZGVzdGluYXRpb24ucHJvdG8SCWthcHNlbC52MSLaBQoLRGVzdGluYXRpb24SCgoCaWQYASABKAkSEwoLZW5kcG9pbnRfaWQYAiABKAkSFAoMZGlzcGxheV9uYW1lGAMgASgJEgsKA3VybBgEIAEoCRIqCgVzdGF0ZRgFIAEoDjIbLmthcHNlbC52MS5EZXN0aW5hdGlvblN0YXRlEjAKDmRpc2FibGVfcmVhc29uGAYgASgOMhgua2Fwc2VsLnYxLkRpc2FibGVSZWFzb24SFAoMc3RhdGVfZGV0YWlsGAcgASgJEiEKBmZpbHRlchgIIAEoCzIRLmthcHNlbC52MS5GaWx0ZXISIwoHc2lnbmluZxgJIAEoCzISLmthcHNlbC52MS5TaWduaW5nEiwKDHJldHJ5X3BvbGljeRgKIAEoCzIWLmthcHNlbC52MS5SZXRyeVBvbGljeRIyCg9jb25uZWN0X3RpbWVvdXQYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHdGltZW91dBgMIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfaW5fZmxpZ2h0GA0gASgFEhcKD3JhdGVfcGVyX3NlY29uZBgOIAEoBRIiCgdoZWFkZXJzGA8gAygLMhEua2Fwc2VsLnYxLkhlYWRlchIZChFmb3J3YXJkZWRfaGVhZGVycxgQIAMoCRIlCghvcmRlcmluZxgRIAEoCzITLmthcHNlbC52MS5PcmRlcmluZxIiCgdzZWNyZXRzGBIgAygLMhEua2Fwc2VsLnYxLlNlY3JldBITCgtwdWJsaWNfa2V5cxgTIAMoCRIvCgtjcmVhdGVfdGltZRgUIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYFSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYFiABKAkiMQoGRmlsdGVyEhMKC2V2ZW50X3R5cGVzGAEgAygJEhIKCmV4cHJlc3Npb24YAiABKAkiegoHU2lnbmluZxIoCgZzY2hlbWUYASABKA4yGC5rYXBzZWwudjEuU2lnbmluZ1NjaGVtZRIRCglpZF9oZWFkZXIYAiABKAkSGAoQdGltZXN0YW1wX2hlYWRlchgDIAEoCRIYChBzaWduYXR1cmVfaGVhZGVyGAQgASgJIpUCCgtSZXRyeVBvbGljeRIrCghzY2hlZHVsZRgBIAMoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhInCgRiYXNlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg4KBmZhY3RvchgDIAEoARImCgNjYXAYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoGaml0dGVyGAUgASgBSACIAQESFAoMbWF4X2F0dGVtcHRzGAYgASgFEioKB21heF9hZ2UYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFgoOZmF0YWxfc3RhdHVzZXMYCCADKAVCCQoHX2ppdHRlciI4CghPcmRlcmluZxIQCgZoZWFkZXIYASABKAlIABITCglqc29uX3BhdGgYAiABKAlIAEIFCgNrZXkisQQKEURlc3RpbmF0aW9uSGVhbHRoEigKB2JyZWFrZXIYASABKA4yFy5rYXBzZWwudjEuQnJlYWtlclN0YXRlEi4KCnByb2JlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhwKFGNvbnNlY3V0aXZlX2ZhaWx1cmVzGAMgASgFEjEKDWZhaWxpbmdfc2luY2UYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjUKEWxhc3Rfc3VjY2Vzc190aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIoCgxsYXN0X2ZhaWx1cmUYBiABKAsyEi5rYXBzZWwudjEuQXR0ZW1wdBIpCgZ3aW5kb3cYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJc3VjY2VlZGVkGAggASgDEg4KBmZhaWxlZBgJIAEoAxIvCgxkdXJhdGlvbl9wNTAYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoMZHVyYXRpb25fcDk5GAsgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCWluX2ZsaWdodBgMIAEoBRIYChBiYWNrbG9nX2VzdGltYXRlGA0gASgDEjMKD29sZGVzdF9kdWVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiVwoYQ3JlYXRlRGVzdGluYXRpb25SZXF1ZXN0EisKC2Rlc3RpbmF0aW9uGAEgASgLMhYua2Fwc2VsLnYxLkRlc3RpbmF0aW9uEg4KBnNlY3JldBgCIAEoCSJYChlDcmVhdGVEZXN0aW5hdGlvblJlc3BvbnNlEisKC2Rlc3RpbmF0aW9uGAEgASgLMhYua2Fwc2VsLnYxLkRlc3RpbmF0aW9uEg4KBnNlY3JldBgCIAEoCSIvChVHZXREZXN0aW5hdGlvblJlcXVlc3QSFgoOZGVzdGluYXRpb25faWQYASABKAkiRQoWR2V0RGVzdGluYXRpb25SZXNwb25zZRIrCgtkZXN0aW5hdGlvbhgBIAEoCzIWLmthcHNlbC52MS5EZXN0aW5hdGlvbiJVChdMaXN0RGVzdGluYXRpb25zUmVxdWVzdBITCgtlbmRwb2ludF9pZBgBIAEoCRIRCglwYWdlX3NpemUYAiABKAUSEgoKcGFnZV90b2tlbhgDIAEoCSJhChhMaXN0RGVzdGluYXRpb25zUmVzcG9uc2USLAoMZGVzdGluYXRpb25zGAEgAygLMhYua2Fwc2VsLnYxLkRlc3RpbmF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKeAQoYVXBkYXRlRGVzdGluYXRpb25SZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJEisKC2Rlc3RpbmF0aW9uGAIgASgLMhYua2Fwc2VsLnYxLkRlc3RpbmF0aW9uEi8KC3VwZGF0ZV9tYXNrGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzaxIMCgRldGFnGAQgASgJIkgKGVVwZGF0ZURlc3RpbmF0aW9uUmVzcG9uc2USKwoLZGVzdGluYXRpb24YASABKAsyFi5rYXBzZWwudjEuRGVzdGluYXRpb24iQAoYRGVsZXRlRGVzdGluYXRpb25SZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJEgwKBGV0YWcYAiABKAkiGwoZRGVsZXRlRGVzdGluYXRpb25SZXNwb25zZSJ0Ch5Sb3RhdGVEZXN0aW5hdGlvblNlY3JldFJlcXVlc3QSFgoOZGVzdGluYXRpb25faWQYASABKAkSDgoGc2VjcmV0GAIgASgJEioKB292ZXJsYXAYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iXgofUm90YXRlRGVzdGluYXRpb25TZWNyZXRSZXNwb25zZRIrCgtkZXN0aW5hdGlvbhgBIAEoCzIWLmthcHNlbC52MS5EZXN0aW5hdGlvbhIOCgZzZWNyZXQYAiABKAkiQQoXUGF1c2VEZXN0aW5hdGlvblJlcXVlc3QSFgoOZGVzdGluYXRpb25faWQYASABKAkSDgoGcmVhc29uGAIgASgJIkcKGFBhdXNlRGVzdGluYXRpb25SZXNwb25zZRIrCgtkZXN0aW5hdGlvbhgBIAEoCzIWLmthcHNlbC52MS5EZXN0aW5hdGlvbiIyChhSZXN1bWVEZXN0aW5hdGlvblJlcXVlc3QSFgoOZGVzdGluYXRpb25faWQYASABKAkiSAoZUmVzdW1lRGVzdGluYXRpb25SZXNwb25zZRIrCgtkZXN0aW5hdGlvbhgBIAEoCzIWLmthcHNlbC52MS5EZXN0aW5hdGlvbiJQCg9TZW5kVGVzdFJlcXVlc3QSFgoOZGVzdGluYXRpb25faWQYASABKAkSDwoHcGF5bG9hZBgCIAEoDBIUCgxjb250ZW50X3R5cGUYAyABKAkiNwoQU2VuZFRlc3RSZXNwb25zZRIjCgdhdHRlbXB0GAEgASgLMhIua2Fwc2VsLnYxLkF0dGVtcHQiNQobR2V0RGVzdGluYXRpb25IZWFsdGhSZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJIkwKHEdldERlc3RpbmF0aW9uSGVhbHRoUmVzcG9uc2USLAoGaGVhbHRoGAEgASgLMhwua2Fwc2VsLnYxLkRlc3RpbmF0aW9uSGVhbHRoKpIBChBEZXN0aW5hdGlvblN0YXRlEiEKHURFU1RJTkFUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHQoZREVTVElOQVRJT05fU1RBVEVfRU5BQkxFRBABEhwKGERFU1RJTkFUSU9OX1NUQVRFX1BBVVNFRBACEh4KGkRFU1RJTkFUSU9OX1NUQVRFX0RJU0FCTEVEEAMqhgEKDURpc2FibGVSZWFzb24SHgoaRElTQUJMRV9SRUFTT05fVU5TUEVDSUZJRUQQABIXChNESVNBQkxFX1JFQVNPTl9HT05FEAESGgoWRElTQUJMRV9SRUFTT05fRkFJTElORxACEiAKHERJU0FCTEVfUkVBU09OX0NPTkZJR1VSQVRJT04QAypeCg1TaWduaW5nU2NoZW1lEh4KGlNJR05JTkdfU0NIRU1FX1VOU1BFQ0lGSUVEEAASFQoRU0lHTklOR19TQ0hFTUVfVjEQARIWChJTSUdOSU5HX1NDSEVNRV9WMUEQAip8CgxCcmVha2VyU3RhdGUSHQoZQlJFQUtFUl9TVEFURV9VTlNQRUNJRklFRBAAEhgKFEJSRUFLRVJfU1RBVEVfQ0xPU0VEEAESFgoSQlJFQUtFUl9TVEFURV9PUEVOEAISGwoXQlJFQUtFUl9TVEFURV9IQUxGX09QRU4QAzLUBwoSRGVzdGluYXRpb25TZXJ2aWNlEl4KEUNyZWF0ZURlc3RpbmF0aW9uEiMua2Fwc2VsLnYxLkNyZWF0ZURlc3RpbmF0aW9uUmVxdWVzdBokLmthcHNlbC52MS5DcmVhdGVEZXN0aW5hdGlvblJlc3BvbnNlEloKDkdldERlc3RpbmF0aW9uEiAua2Fwc2VsLnYxLkdldERlc3RpbmF0aW9uUmVxdWVzdBohLmthcHNlbC52MS5HZXREZXN0aW5hdGlvblJlc3BvbnNlIgOQAgESYAoQTGlzdERlc3RpbmF0aW9ucxIiLmthcHNlbC52MS5MaXN0RGVzdGluYXRpb25zUmVxdWVzdBojLmthcHNlbC52MS5MaXN0RGVzdGluYXRpb25zUmVzcG9uc2UiA5ACARJeChFVcGRhdGVEZXN0aW5hdGlvbhIjLmthcHNlbC52MS5VcGRhdGVEZXN0aW5hdGlvblJlcXVlc3QaJC5rYXBzZWwudjEuVXBkYXRlRGVzdGluYXRpb25SZXNwb25zZRJeChFEZWxldGVEZXN0aW5hdGlvbhIjLmthcHNlbC52MS5EZWxldGVEZXN0aW5hdGlvblJlcXVlc3QaJC5rYXBzZWwudjEuRGVsZXRlRGVzdGluYXRpb25SZXNwb25zZRJwChdSb3RhdGVEZXN0aW5hdGlvblNlY3JldBIpLmthcHNlbC52MS5Sb3RhdGVEZXN0aW5hdGlvblNlY3JldFJlcXVlc3QaKi5rYXBzZWwudjEuUm90YXRlRGVzdGluYXRpb25TZWNyZXRSZXNwb25zZRJbChBQYXVzZURlc3RpbmF0aW9uEiIua2Fwc2VsLnYxLlBhdXNlRGVzdGluYXRpb25SZXF1ZXN0GiMua2Fwc2VsLnYxLlBhdXNlRGVzdGluYXRpb25SZXNwb25zZRJeChFSZXN1bWVEZXN0aW5hdGlvbhIjLmthcHNlbC52MS5SZXN1bWVEZXN0aW5hdGlvblJlcXVlc3QaJC5rYXBzZWwudjEuUmVzdW1lRGVzdGluYXRpb25SZXNwb25zZRJDCghTZW5kVGVzdBIaLmthcHNlbC52MS5TZW5kVGVzdFJlcXVlc3QaGy5rYXBzZWwudjEuU2VuZFRlc3RSZXNwb25zZRJsChRHZXREZXN0aW5hdGlvbkhlYWx0aBImLmthcHNlbC52MS5HZXREZXN0aW5hdGlvbkhlYWx0aFJlcXVlc3QaJy5rYXBzZWwudjEuR2V0RGVzdGluYXRpb25IZWFsdGhSZXNwb25zZSIDkAIBQjVaM2dpdGh1Yi5jb20va2Fwc2VsLWRldi9rYXBzZWwvZ2VuL2thcHNlbC92MTtrYXBzZWx2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_kapsel_v1_common, file_kapsel_v1_delivery]);
+  fileDesc("ChtrYXBzZWwvdjEvZGVzdGluYXRpb24ucHJvdG8SCWthcHNlbC52MSK+BgoLRGVzdGluYXRpb24SCgoCaWQYASABKAkSEwoLZW5kcG9pbnRfaWQYAiABKAkSFAoMZGlzcGxheV9uYW1lGAMgASgJEgsKA3VybBgEIAEoCRIqCgVzdGF0ZRgFIAEoDjIbLmthcHNlbC52MS5EZXN0aW5hdGlvblN0YXRlEjAKDmRpc2FibGVfcmVhc29uGAYgASgOMhgua2Fwc2VsLnYxLkRpc2FibGVSZWFzb24SFAoMc3RhdGVfZGV0YWlsGAcgASgJEiEKBmZpbHRlchgIIAEoCzIRLmthcHNlbC52MS5GaWx0ZXISIwoHc2lnbmluZxgJIAEoCzISLmthcHNlbC52MS5TaWduaW5nEiwKDHJldHJ5X3BvbGljeRgKIAEoCzIWLmthcHNlbC52MS5SZXRyeVBvbGljeRIyCg9jb25uZWN0X3RpbWVvdXQYCyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHdGltZW91dBgMIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIVCg1tYXhfaW5fZmxpZ2h0GA0gASgFEhcKD3JhdGVfcGVyX3NlY29uZBgOIAEoBRIiCgdoZWFkZXJzGA8gAygLMhEua2Fwc2VsLnYxLkhlYWRlchIZChFmb3J3YXJkZWRfaGVhZGVycxgQIAMoCRIlCghvcmRlcmluZxgRIAEoCzITLmthcHNlbC52MS5PcmRlcmluZxIiCgdzZWNyZXRzGBIgAygLMhEua2Fwc2VsLnYxLlNlY3JldBITCgtwdWJsaWNfa2V5cxgTIAMoCRIvCgtjcmVhdGVfdGltZRgUIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYFSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBGV0YWcYFiABKAkSKAoKY2xpZW50X3RscxgXIAEoCzIULmthcHNlbC52MS5DbGllbnRUbHMSOAoSY2xpZW50X2NyZWRlbnRpYWxzGBggASgLMhwua2Fwc2VsLnYxLkNsaWVudENyZWRlbnRpYWxzIpoBCglDbGllbnRUbHMSGQoRY2VydGlmaWNhdGVfY2hhaW4YASABKAkSGAoLcHJpdmF0ZV9rZXkYAiABKAlCA4ABARIbChN0cnVzdGVkX2F1dGhvcml0aWVzGAMgASgJEjsKF2NlcnRpZmljYXRlX2V4cGlyZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKwAQoRQ2xpZW50Q3JlZGVudGlhbHMSEQoJdG9rZW5fdXJsGAEgASgJEhEKCWNsaWVudF9pZBgCIAEoCRIaCg1jbGllbnRfc2VjcmV0GAMgASgJQgOAAQESDgoGc2NvcGVzGAQgAygJEhAKCGF1ZGllbmNlGAUgASgJEjcKDmF1dGhlbnRpY2F0aW9uGAYgASgOMh8ua2Fwc2VsLnYxLkNsaWVudEF1dGhlbnRpY2F0aW9uIjEKBkZpbHRlchITCgtldmVudF90eXBlcxgBIAMoCRISCgpleHByZXNzaW9uGAIgASgJInoKB1NpZ25pbmcSKAoGc2NoZW1lGAEgASgOMhgua2Fwc2VsLnYxLlNpZ25pbmdTY2hlbWUSEQoJaWRfaGVhZGVyGAIgASgJEhgKEHRpbWVzdGFtcF9oZWFkZXIYAyABKAkSGAoQc2lnbmF0dXJlX2hlYWRlchgEIAEoCSKVAgoLUmV0cnlQb2xpY3kSKwoIc2NoZWR1bGUYASADKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJwoEYmFzZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZmYWN0b3IYAyABKAESJgoDY2FwGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhMKBmppdHRlchgFIAEoAUgAiAEBEhQKDG1heF9hdHRlbXB0cxgGIAEoBRIqCgdtYXhfYWdlGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhYKDmZhdGFsX3N0YXR1c2VzGAggAygFQgkKB19qaXR0ZXIiOAoIT3JkZXJpbmcSEAoGaGVhZGVyGAEgASgJSAASEwoJanNvbl9wYXRoGAIgASgJSABCBQoDa2V5IrEEChFEZXN0aW5hdGlvbkhlYWx0aBIoCgdicmVha2VyGAEgASgOMhcua2Fwc2VsLnYxLkJyZWFrZXJTdGF0ZRIuCgpwcm9iZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIcChRjb25zZWN1dGl2ZV9mYWlsdXJlcxgDIAEoBRIxCg1mYWlsaW5nX3NpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI1ChFsYXN0X3N1Y2Nlc3NfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKAoMbGFzdF9mYWlsdXJlGAYgASgLMhIua2Fwc2VsLnYxLkF0dGVtcHQSKQoGd2luZG93GAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXN1Y2NlZWRlZBgIIAEoAxIOCgZmYWlsZWQYCSABKAMSLwoMZHVyYXRpb25fcDUwGAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KDGR1cmF0aW9uX3A5ORgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCglpbl9mbGlnaHQYDCABKAUSGAoQYmFja2xvZ19lc3RpbWF0ZRgNIAEoAxIzCg9vbGRlc3RfZHVlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKGENyZWF0ZURlc3RpbmF0aW9uUmVxdWVzdBIrCgtkZXN0aW5hdGlvbhgBIAEoCzIWLmthcHNlbC52MS5EZXN0aW5hdGlvbhIOCgZzZWNyZXQYAiABKAkiWAoZQ3JlYXRlRGVzdGluYXRpb25SZXNwb25zZRIrCgtkZXN0aW5hdGlvbhgBIAEoCzIWLmthcHNlbC52MS5EZXN0aW5hdGlvbhIOCgZzZWNyZXQYAiABKAkiLwoVR2V0RGVzdGluYXRpb25SZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJIkUKFkdldERlc3RpbmF0aW9uUmVzcG9uc2USKwoLZGVzdGluYXRpb24YASABKAsyFi5rYXBzZWwudjEuRGVzdGluYXRpb24iVQoXTGlzdERlc3RpbmF0aW9uc1JlcXVlc3QSEwoLZW5kcG9pbnRfaWQYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkiYQoYTGlzdERlc3RpbmF0aW9uc1Jlc3BvbnNlEiwKDGRlc3RpbmF0aW9ucxgBIAMoCzIWLmthcHNlbC52MS5EZXN0aW5hdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkingEKGFVwZGF0ZURlc3RpbmF0aW9uUmVxdWVzdBIWCg5kZXN0aW5hdGlvbl9pZBgBIAEoCRIrCgtkZXN0aW5hdGlvbhgCIAEoCzIWLmthcHNlbC52MS5EZXN0aW5hdGlvbhIvCgt1cGRhdGVfbWFzaxgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSDAoEZXRhZxgEIAEoCSJIChlVcGRhdGVEZXN0aW5hdGlvblJlc3BvbnNlEisKC2Rlc3RpbmF0aW9uGAEgASgLMhYua2Fwc2VsLnYxLkRlc3RpbmF0aW9uIkAKGERlbGV0ZURlc3RpbmF0aW9uUmVxdWVzdBIWCg5kZXN0aW5hdGlvbl9pZBgBIAEoCRIMCgRldGFnGAIgASgJIhsKGURlbGV0ZURlc3RpbmF0aW9uUmVzcG9uc2UidAoeUm90YXRlRGVzdGluYXRpb25TZWNyZXRSZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJEg4KBnNlY3JldBgCIAEoCRIqCgdvdmVybGFwGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIl4KH1JvdGF0ZURlc3RpbmF0aW9uU2VjcmV0UmVzcG9uc2USKwoLZGVzdGluYXRpb24YASABKAsyFi5rYXBzZWwudjEuRGVzdGluYXRpb24SDgoGc2VjcmV0GAIgASgJIkEKF1BhdXNlRGVzdGluYXRpb25SZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJEg4KBnJlYXNvbhgCIAEoCSJHChhQYXVzZURlc3RpbmF0aW9uUmVzcG9uc2USKwoLZGVzdGluYXRpb24YASABKAsyFi5rYXBzZWwudjEuRGVzdGluYXRpb24iMgoYUmVzdW1lRGVzdGluYXRpb25SZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJIkgKGVJlc3VtZURlc3RpbmF0aW9uUmVzcG9uc2USKwoLZGVzdGluYXRpb24YASABKAsyFi5rYXBzZWwudjEuRGVzdGluYXRpb24iUAoPU2VuZFRlc3RSZXF1ZXN0EhYKDmRlc3RpbmF0aW9uX2lkGAEgASgJEg8KB3BheWxvYWQYAiABKAwSFAoMY29udGVudF90eXBlGAMgASgJIjcKEFNlbmRUZXN0UmVzcG9uc2USIwoHYXR0ZW1wdBgBIAEoCzISLmthcHNlbC52MS5BdHRlbXB0IjUKG0dldERlc3RpbmF0aW9uSGVhbHRoUmVxdWVzdBIWCg5kZXN0aW5hdGlvbl9pZBgBIAEoCSJMChxHZXREZXN0aW5hdGlvbkhlYWx0aFJlc3BvbnNlEiwKBmhlYWx0aBgBIAEoCzIcLmthcHNlbC52MS5EZXN0aW5hdGlvbkhlYWx0aCp+ChRDbGllbnRBdXRoZW50aWNhdGlvbhIlCiFDTElFTlRfQVVUSEVOVElDQVRJT05fVU5TUEVDSUZJRUQQABIfChtDTElFTlRfQVVUSEVOVElDQVRJT05fQkFTSUMQARIeChpDTElFTlRfQVVUSEVOVElDQVRJT05fQk9EWRACKpIBChBEZXN0aW5hdGlvblN0YXRlEiEKHURFU1RJTkFUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHQoZREVTVElOQVRJT05fU1RBVEVfRU5BQkxFRBABEhwKGERFU1RJTkFUSU9OX1NUQVRFX1BBVVNFRBACEh4KGkRFU1RJTkFUSU9OX1NUQVRFX0RJU0FCTEVEEAMqhgEKDURpc2FibGVSZWFzb24SHgoaRElTQUJMRV9SRUFTT05fVU5TUEVDSUZJRUQQABIXChNESVNBQkxFX1JFQVNPTl9HT05FEAESGgoWRElTQUJMRV9SRUFTT05fRkFJTElORxACEiAKHERJU0FCTEVfUkVBU09OX0NPTkZJR1VSQVRJT04QAypeCg1TaWduaW5nU2NoZW1lEh4KGlNJR05JTkdfU0NIRU1FX1VOU1BFQ0lGSUVEEAASFQoRU0lHTklOR19TQ0hFTUVfVjEQARIWChJTSUdOSU5HX1NDSEVNRV9WMUEQAip8CgxCcmVha2VyU3RhdGUSHQoZQlJFQUtFUl9TVEFURV9VTlNQRUNJRklFRBAAEhgKFEJSRUFLRVJfU1RBVEVfQ0xPU0VEEAESFgoSQlJFQUtFUl9TVEFURV9PUEVOEAISGwoXQlJFQUtFUl9TVEFURV9IQUxGX09QRU4QAzLUBwoSRGVzdGluYXRpb25TZXJ2aWNlEl4KEUNyZWF0ZURlc3RpbmF0aW9uEiMua2Fwc2VsLnYxLkNyZWF0ZURlc3RpbmF0aW9uUmVxdWVzdBokLmthcHNlbC52MS5DcmVhdGVEZXN0aW5hdGlvblJlc3BvbnNlEloKDkdldERlc3RpbmF0aW9uEiAua2Fwc2VsLnYxLkdldERlc3RpbmF0aW9uUmVxdWVzdBohLmthcHNlbC52MS5HZXREZXN0aW5hdGlvblJlc3BvbnNlIgOQAgESYAoQTGlzdERlc3RpbmF0aW9ucxIiLmthcHNlbC52MS5MaXN0RGVzdGluYXRpb25zUmVxdWVzdBojLmthcHNlbC52MS5MaXN0RGVzdGluYXRpb25zUmVzcG9uc2UiA5ACARJeChFVcGRhdGVEZXN0aW5hdGlvbhIjLmthcHNlbC52MS5VcGRhdGVEZXN0aW5hdGlvblJlcXVlc3QaJC5rYXBzZWwudjEuVXBkYXRlRGVzdGluYXRpb25SZXNwb25zZRJeChFEZWxldGVEZXN0aW5hdGlvbhIjLmthcHNlbC52MS5EZWxldGVEZXN0aW5hdGlvblJlcXVlc3QaJC5rYXBzZWwudjEuRGVsZXRlRGVzdGluYXRpb25SZXNwb25zZRJwChdSb3RhdGVEZXN0aW5hdGlvblNlY3JldBIpLmthcHNlbC52MS5Sb3RhdGVEZXN0aW5hdGlvblNlY3JldFJlcXVlc3QaKi5rYXBzZWwudjEuUm90YXRlRGVzdGluYXRpb25TZWNyZXRSZXNwb25zZRJbChBQYXVzZURlc3RpbmF0aW9uEiIua2Fwc2VsLnYxLlBhdXNlRGVzdGluYXRpb25SZXF1ZXN0GiMua2Fwc2VsLnYxLlBhdXNlRGVzdGluYXRpb25SZXNwb25zZRJeChFSZXN1bWVEZXN0aW5hdGlvbhIjLmthcHNlbC52MS5SZXN1bWVEZXN0aW5hdGlvblJlcXVlc3QaJC5rYXBzZWwudjEuUmVzdW1lRGVzdGluYXRpb25SZXNwb25zZRJDCghTZW5kVGVzdBIaLmthcHNlbC52MS5TZW5kVGVzdFJlcXVlc3QaGy5rYXBzZWwudjEuU2VuZFRlc3RSZXNwb25zZRJsChRHZXREZXN0aW5hdGlvbkhlYWx0aBImLmthcHNlbC52MS5HZXREZXN0aW5hdGlvbkhlYWx0aFJlcXVlc3QaJy5rYXBzZWwudjEuR2V0RGVzdGluYXRpb25IZWFsdGhSZXNwb25zZSIDkAIBQjVaM2dpdGh1Yi5jb20va2Fwc2VsLWRldi9rYXBzZWwvZ2VuL2thcHNlbC92MTtrYXBzZWx2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_kapsel_v1_common, file_kapsel_v1_delivery]);
 
 /**
  * Destination is an HTTP URL that an endpoint's events go to.
@@ -180,6 +180,22 @@ export type Destination = Message<"kapsel.v1.Destination"> & {
    * @generated from field: string etag = 22;
    */
   etag: string;
+
+  /**
+   * Certificate that deliveries show, and authorities that the destination's is checked by. Needs an https URL. Default: no
+   * certificate, and the authorities of the system. What cannot be honoured disables the destination; nothing is sent without.
+   *
+   * @generated from field: kapsel.v1.ClientTls client_tls = 23;
+   */
+  clientTls?: ClientTls | undefined;
+
+  /**
+   * Has deliveries bear an OAuth2 access token. Needs an https URL. Default: none. Without a token nothing is sent: the
+   * attempt fails (AUTHORIZATION) and is retried.
+   *
+   * @generated from field: kapsel.v1.ClientCredentials client_credentials = 24;
+   */
+  clientCredentials?: ClientCredentials | undefined;
 };
 
 /**
@@ -188,6 +204,109 @@ export type Destination = Message<"kapsel.v1.Destination"> & {
  */
 export const DestinationSchema: GenMessage<Destination> = /*@__PURE__*/
   messageDesc(file_kapsel_v1_destination, 0);
+
+/**
+ * ClientTls is how deliveries speak TLS (mutual TLS).
+ *
+ * @generated from message kapsel.v1.ClientTls
+ */
+export type ClientTls = Message<"kapsel.v1.ClientTls"> & {
+  /**
+   * Client certificate and what leads up to its authority, PEM, at most 64 KiB. Empty: none is shown.
+   *
+   * @generated from field: string certificate_chain = 1;
+   */
+  certificateChain: string;
+
+  /**
+   * Private key of the certificate, PEM (PKCS #8, PKCS #1 or SEC 1) without a password, at most 16 KiB. Stored encrypted and
+   * never shown again. An update that leaves it out keeps the present one as long as certificate_chain stays as it is.
+   *
+   * @generated from field: string private_key = 2;
+   */
+  privateKey: string;
+
+  /**
+   * Authorities that the certificates of the destination and of its token_url may be issued by, PEM, at most 64 KiB.
+   * Empty: those of the system that Kapsel runs on.
+   *
+   * @generated from field: string trusted_authorities = 3;
+   */
+  trustedAuthorities: string;
+
+  /**
+   * When the client certificate ends. Unset without one.
+   *
+   * @generated from field: google.protobuf.Timestamp certificate_expire_time = 4;
+   */
+  certificateExpireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message kapsel.v1.ClientTls.
+ * Use `create(ClientTlsSchema)` to create a new message.
+ */
+export const ClientTlsSchema: GenMessage<ClientTls> = /*@__PURE__*/
+  messageDesc(file_kapsel_v1_destination, 1);
+
+/**
+ * ClientCredentials is the OAuth2 grant (RFC 6749 section 4.4) by which deliveries get an access token. It is sent as
+ * "Authorization: Bearer", kept until shortly before its end, and asked for anew after a 401 of the destination.
+ *
+ * @generated from message kapsel.v1.ClientCredentials
+ */
+export type ClientCredentials = Message<"kapsel.v1.ClientCredentials"> & {
+  /**
+   * Absolute https URL of the token endpoint, at most 2048 bytes, without user information and fragment. The same addresses
+   * are refused as for a destination, and the same egress proxy is used; redirects are not followed.
+   *
+   * @generated from field: string token_url = 1;
+   */
+  tokenUrl: string;
+
+  /**
+   * Id of the client, at most 256 bytes.
+   *
+   * @generated from field: string client_id = 2;
+   */
+  clientId: string;
+
+  /**
+   * Secret of the client, at most 4096 bytes. Stored encrypted and never shown again. An update that leaves it out keeps the
+   * present one as long as token_url and client_id stay as they are.
+   *
+   * @generated from field: string client_secret = 3;
+   */
+  clientSecret: string;
+
+  /**
+   * Scopes to ask for, at most 50. Default: none, which leaves them to the token endpoint.
+   *
+   * @generated from field: repeated string scopes = 4;
+   */
+  scopes: string[];
+
+  /**
+   * Value of the parameter "audience", which some token endpoints want, at most 1024 bytes. Empty: it is not sent.
+   *
+   * @generated from field: string audience = 5;
+   */
+  audience: string;
+
+  /**
+   * How the client proves to the token endpoint who it is. Default: BASIC.
+   *
+   * @generated from field: kapsel.v1.ClientAuthentication authentication = 6;
+   */
+  authentication: ClientAuthentication;
+};
+
+/**
+ * Describes the message kapsel.v1.ClientCredentials.
+ * Use `create(ClientCredentialsSchema)` to create a new message.
+ */
+export const ClientCredentialsSchema: GenMessage<ClientCredentials> = /*@__PURE__*/
+  messageDesc(file_kapsel_v1_destination, 2);
 
 /**
  * Filter is which of an endpoint's events a destination gets: those that meet both conditions.
@@ -218,7 +337,7 @@ export type Filter = Message<"kapsel.v1.Filter"> & {
  * Use `create(FilterSchema)` to create a new message.
  */
 export const FilterSchema: GenMessage<Filter> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 1);
+  messageDesc(file_kapsel_v1_destination, 3);
 
 /**
  * Signing is how deliveries are signed, by the Standard Webhooks specification.
@@ -260,7 +379,7 @@ export type Signing = Message<"kapsel.v1.Signing"> & {
  * Use `create(SigningSchema)` to create a new message.
  */
 export const SigningSchema: GenMessage<Signing> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 2);
+  messageDesc(file_kapsel_v1_destination, 4);
 
 /**
  * RetryPolicy is when and how often a failed delivery is tried again. Waits follow schedule, or else grow from base by
@@ -334,7 +453,7 @@ export type RetryPolicy = Message<"kapsel.v1.RetryPolicy"> & {
  * Use `create(RetryPolicySchema)` to create a new message.
  */
 export const RetryPolicySchema: GenMessage<RetryPolicy> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 3);
+  messageDesc(file_kapsel_v1_destination, 5);
 
 /**
  * Ordering delivers events of one key first in, first out: the next one waits until the one before is delivered or given
@@ -372,7 +491,7 @@ export type Ordering = Message<"kapsel.v1.Ordering"> & {
  * Use `create(OrderingSchema)` to create a new message.
  */
 export const OrderingSchema: GenMessage<Ordering> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 4);
+  messageDesc(file_kapsel_v1_destination, 6);
 
 /**
  * DestinationHealth is how delivery to a destination goes.
@@ -484,7 +603,7 @@ export type DestinationHealth = Message<"kapsel.v1.DestinationHealth"> & {
  * Use `create(DestinationHealthSchema)` to create a new message.
  */
 export const DestinationHealthSchema: GenMessage<DestinationHealth> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 5);
+  messageDesc(file_kapsel_v1_destination, 7);
 
 /**
  * CreateDestinationRequest describes the destination to make.
@@ -513,7 +632,7 @@ export type CreateDestinationRequest = Message<"kapsel.v1.CreateDestinationReque
  * Use `create(CreateDestinationRequestSchema)` to create a new message.
  */
 export const CreateDestinationRequestSchema: GenMessage<CreateDestinationRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 6);
+  messageDesc(file_kapsel_v1_destination, 8);
 
 /**
  * CreateDestinationResponse holds what was made.
@@ -542,7 +661,7 @@ export type CreateDestinationResponse = Message<"kapsel.v1.CreateDestinationResp
  * Use `create(CreateDestinationResponseSchema)` to create a new message.
  */
 export const CreateDestinationResponseSchema: GenMessage<CreateDestinationResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 7);
+  messageDesc(file_kapsel_v1_destination, 9);
 
 /**
  * GetDestinationRequest names a destination.
@@ -563,7 +682,7 @@ export type GetDestinationRequest = Message<"kapsel.v1.GetDestinationRequest"> &
  * Use `create(GetDestinationRequestSchema)` to create a new message.
  */
 export const GetDestinationRequestSchema: GenMessage<GetDestinationRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 8);
+  messageDesc(file_kapsel_v1_destination, 10);
 
 /**
  * GetDestinationResponse holds the destination.
@@ -584,7 +703,7 @@ export type GetDestinationResponse = Message<"kapsel.v1.GetDestinationResponse">
  * Use `create(GetDestinationResponseSchema)` to create a new message.
  */
 export const GetDestinationResponseSchema: GenMessage<GetDestinationResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 9);
+  messageDesc(file_kapsel_v1_destination, 11);
 
 /**
  * ListDestinationsRequest asks for a page.
@@ -619,7 +738,7 @@ export type ListDestinationsRequest = Message<"kapsel.v1.ListDestinationsRequest
  * Use `create(ListDestinationsRequestSchema)` to create a new message.
  */
 export const ListDestinationsRequestSchema: GenMessage<ListDestinationsRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 10);
+  messageDesc(file_kapsel_v1_destination, 12);
 
 /**
  * ListDestinationsResponse is a page.
@@ -647,7 +766,7 @@ export type ListDestinationsResponse = Message<"kapsel.v1.ListDestinationsRespon
  * Use `create(ListDestinationsResponseSchema)` to create a new message.
  */
 export const ListDestinationsResponseSchema: GenMessage<ListDestinationsResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 11);
+  messageDesc(file_kapsel_v1_destination, 13);
 
 /**
  * UpdateDestinationRequest is a change to a destination.
@@ -690,7 +809,7 @@ export type UpdateDestinationRequest = Message<"kapsel.v1.UpdateDestinationReque
  * Use `create(UpdateDestinationRequestSchema)` to create a new message.
  */
 export const UpdateDestinationRequestSchema: GenMessage<UpdateDestinationRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 12);
+  messageDesc(file_kapsel_v1_destination, 14);
 
 /**
  * UpdateDestinationResponse holds the destination as it is now.
@@ -711,7 +830,7 @@ export type UpdateDestinationResponse = Message<"kapsel.v1.UpdateDestinationResp
  * Use `create(UpdateDestinationResponseSchema)` to create a new message.
  */
 export const UpdateDestinationResponseSchema: GenMessage<UpdateDestinationResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 13);
+  messageDesc(file_kapsel_v1_destination, 15);
 
 /**
  * DeleteDestinationRequest names a destination to delete.
@@ -739,7 +858,7 @@ export type DeleteDestinationRequest = Message<"kapsel.v1.DeleteDestinationReque
  * Use `create(DeleteDestinationRequestSchema)` to create a new message.
  */
 export const DeleteDestinationRequestSchema: GenMessage<DeleteDestinationRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 14);
+  messageDesc(file_kapsel_v1_destination, 16);
 
 /**
  * DeleteDestinationResponse is empty.
@@ -754,7 +873,7 @@ export type DeleteDestinationResponse = Message<"kapsel.v1.DeleteDestinationResp
  * Use `create(DeleteDestinationResponseSchema)` to create a new message.
  */
 export const DeleteDestinationResponseSchema: GenMessage<DeleteDestinationResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 15);
+  messageDesc(file_kapsel_v1_destination, 17);
 
 /**
  * RotateDestinationSecretRequest asks for a new secret.
@@ -789,7 +908,7 @@ export type RotateDestinationSecretRequest = Message<"kapsel.v1.RotateDestinatio
  * Use `create(RotateDestinationSecretRequestSchema)` to create a new message.
  */
 export const RotateDestinationSecretRequestSchema: GenMessage<RotateDestinationSecretRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 16);
+  messageDesc(file_kapsel_v1_destination, 18);
 
 /**
  * RotateDestinationSecretResponse holds the new secret.
@@ -817,7 +936,7 @@ export type RotateDestinationSecretResponse = Message<"kapsel.v1.RotateDestinati
  * Use `create(RotateDestinationSecretResponseSchema)` to create a new message.
  */
 export const RotateDestinationSecretResponseSchema: GenMessage<RotateDestinationSecretResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 17);
+  messageDesc(file_kapsel_v1_destination, 19);
 
 /**
  * PauseDestinationRequest names a destination to pause.
@@ -845,7 +964,7 @@ export type PauseDestinationRequest = Message<"kapsel.v1.PauseDestinationRequest
  * Use `create(PauseDestinationRequestSchema)` to create a new message.
  */
 export const PauseDestinationRequestSchema: GenMessage<PauseDestinationRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 18);
+  messageDesc(file_kapsel_v1_destination, 20);
 
 /**
  * PauseDestinationResponse holds the paused destination.
@@ -866,7 +985,7 @@ export type PauseDestinationResponse = Message<"kapsel.v1.PauseDestinationRespon
  * Use `create(PauseDestinationResponseSchema)` to create a new message.
  */
 export const PauseDestinationResponseSchema: GenMessage<PauseDestinationResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 19);
+  messageDesc(file_kapsel_v1_destination, 21);
 
 /**
  * ResumeDestinationRequest names a destination to resume.
@@ -887,7 +1006,7 @@ export type ResumeDestinationRequest = Message<"kapsel.v1.ResumeDestinationReque
  * Use `create(ResumeDestinationRequestSchema)` to create a new message.
  */
 export const ResumeDestinationRequestSchema: GenMessage<ResumeDestinationRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 20);
+  messageDesc(file_kapsel_v1_destination, 22);
 
 /**
  * ResumeDestinationResponse holds the enabled destination.
@@ -908,7 +1027,7 @@ export type ResumeDestinationResponse = Message<"kapsel.v1.ResumeDestinationResp
  * Use `create(ResumeDestinationResponseSchema)` to create a new message.
  */
 export const ResumeDestinationResponseSchema: GenMessage<ResumeDestinationResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 21);
+  messageDesc(file_kapsel_v1_destination, 23);
 
 /**
  * SendTestRequest describes a test event.
@@ -943,7 +1062,7 @@ export type SendTestRequest = Message<"kapsel.v1.SendTestRequest"> & {
  * Use `create(SendTestRequestSchema)` to create a new message.
  */
 export const SendTestRequestSchema: GenMessage<SendTestRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 22);
+  messageDesc(file_kapsel_v1_destination, 24);
 
 /**
  * SendTestResponse holds the result.
@@ -964,7 +1083,7 @@ export type SendTestResponse = Message<"kapsel.v1.SendTestResponse"> & {
  * Use `create(SendTestResponseSchema)` to create a new message.
  */
 export const SendTestResponseSchema: GenMessage<SendTestResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 23);
+  messageDesc(file_kapsel_v1_destination, 25);
 
 /**
  * GetDestinationHealthRequest names a destination.
@@ -985,7 +1104,7 @@ export type GetDestinationHealthRequest = Message<"kapsel.v1.GetDestinationHealt
  * Use `create(GetDestinationHealthRequestSchema)` to create a new message.
  */
 export const GetDestinationHealthRequestSchema: GenMessage<GetDestinationHealthRequest> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 24);
+  messageDesc(file_kapsel_v1_destination, 26);
 
 /**
  * GetDestinationHealthResponse holds the health.
@@ -1006,7 +1125,41 @@ export type GetDestinationHealthResponse = Message<"kapsel.v1.GetDestinationHeal
  * Use `create(GetDestinationHealthResponseSchema)` to create a new message.
  */
 export const GetDestinationHealthResponseSchema: GenMessage<GetDestinationHealthResponse> = /*@__PURE__*/
-  messageDesc(file_kapsel_v1_destination, 25);
+  messageDesc(file_kapsel_v1_destination, 27);
+
+/**
+ * ClientAuthentication is how a client sends its id and secret (RFC 6749 section 2.3.1).
+ *
+ * @generated from enum kapsel.v1.ClientAuthentication
+ */
+export enum ClientAuthentication {
+  /**
+   * The default: BASIC.
+   *
+   * @generated from enum value: CLIENT_AUTHENTICATION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * In the header Authorization.
+   *
+   * @generated from enum value: CLIENT_AUTHENTICATION_BASIC = 1;
+   */
+  BASIC = 1,
+
+  /**
+   * In the request's body.
+   *
+   * @generated from enum value: CLIENT_AUTHENTICATION_BODY = 2;
+   */
+  BODY = 2,
+}
+
+/**
+ * Describes the enum kapsel.v1.ClientAuthentication.
+ */
+export const ClientAuthenticationSchema: GenEnum<ClientAuthentication> = /*@__PURE__*/
+  enumDesc(file_kapsel_v1_destination, 0);
 
 /**
  * DestinationState is whether a destination is delivered to.
@@ -1047,7 +1200,7 @@ export enum DestinationState {
  * Describes the enum kapsel.v1.DestinationState.
  */
 export const DestinationStateSchema: GenEnum<DestinationState> = /*@__PURE__*/
-  enumDesc(file_kapsel_v1_destination, 0);
+  enumDesc(file_kapsel_v1_destination, 1);
 
 /**
  * DisableReason is why the server disabled a destination.
@@ -1088,7 +1241,7 @@ export enum DisableReason {
  * Describes the enum kapsel.v1.DisableReason.
  */
 export const DisableReasonSchema: GenEnum<DisableReason> = /*@__PURE__*/
-  enumDesc(file_kapsel_v1_destination, 1);
+  enumDesc(file_kapsel_v1_destination, 2);
 
 /**
  * SigningScheme is the kind of signature that deliveries bear.
@@ -1122,7 +1275,7 @@ export enum SigningScheme {
  * Describes the enum kapsel.v1.SigningScheme.
  */
 export const SigningSchemeSchema: GenEnum<SigningScheme> = /*@__PURE__*/
-  enumDesc(file_kapsel_v1_destination, 2);
+  enumDesc(file_kapsel_v1_destination, 3);
 
 /**
  * BreakerState is the state of a circuit breaker.
@@ -1163,7 +1316,7 @@ export enum BreakerState {
  * Describes the enum kapsel.v1.BreakerState.
  */
 export const BreakerStateSchema: GenEnum<BreakerState> = /*@__PURE__*/
-  enumDesc(file_kapsel_v1_destination, 3);
+  enumDesc(file_kapsel_v1_destination, 4);
 
 /**
  * DestinationService manages the URLs that an endpoint's events go to. Reads ask for scope READ, all else for MANAGE. A
