@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -129,22 +130,23 @@ func (a *api) fates(ctx context.Context, tx pgx.Tx, tenantID uuid.UUID, eventIDs
 	if len(eventIDs) == 0 {
 		return fates, nil
 	}
-	oldest, newest := eventIDs[0], eventIDs[0]
-	for _, eventID := range eventIDs {
-		fates[eventID] = new(fate)
-		if bytes.Compare(eventID[:], oldest[:]) < 0 {
-			oldest = eventID
+	inOrder := slices.Clone(eventIDs)
+	slices.SortFunc(inOrder, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	oldest := inOrder[0]
+	// Events that are far apart are looked up apart: what else is live between them may be the whole queue.
+	for first, i := 0, 0; i < len(inOrder); i++ {
+		fates[inOrder[i]] = new(fate)
+		if i+1 < len(inOrder) && id.Time(inOrder[i+1]).Sub(id.Time(inOrder[i])) <= fanOutTime {
+			continue
 		}
-		if bytes.Compare(eventID[:], newest[:]) > 0 {
-			newest = eventID
+		queued, err := a.queuedDeliveries(ctx, tx, tenantID, inOrder[first], inOrder[i], inOrder[first:i+1])
+		if err != nil {
+			return nil, err
 		}
-	}
-	queued, err := a.queuedDeliveries(ctx, tx, tenantID, oldest, newest, eventIDs)
-	if err != nil {
-		return nil, err
-	}
-	for _, row := range queued {
-		fates[row.EventID].live = true
+		for _, row := range queued {
+			fates[row.EventID].live = true
+		}
+		first = i + 1
 	}
 	successes, err := a.DB.SuccessesOfEvents(ctx, tx, tenantID, eventIDs, since(oldest))
 	if err != nil {

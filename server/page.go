@@ -83,11 +83,13 @@ func (p page) numberToken(last int64) string {
 	return p.token(raw)
 }
 
-// filterTag is a digest of all that a list request asks for, but for which page.
-func filterTag(request listRequest) (tag [filterTagBytes]byte) {
+// filterTag is a digest of all that a request for a list or a stream asks for, but for the place to go on at.
+func filterTag(request proto.Message) (tag [filterTagBytes]byte) {
 	filter := proto.Clone(request).ProtoReflect()
-	for _, name := range []protoreflect.Name{"page_size", "page_token"} {
-		filter.Clear(filter.Descriptor().Fields().ByName(name))
+	for _, name := range []protoreflect.Name{"page_size", "page_token", "resume_token"} {
+		if field := filter.Descriptor().Fields().ByName(name); field != nil {
+			filter.Clear(field)
+		}
 	}
 	digest := sha256.New()
 	digest.Write([]byte(filter.Descriptor().FullName()))

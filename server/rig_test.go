@@ -35,6 +35,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/internal/watch"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -100,8 +101,10 @@ func newRig(t *testing.T) *rig {
 	r.db = db
 	stopping, stop := context.WithCancel(context.Background())
 	r.stop = stop
+	watchers := watch.NewHub(db, testLogID, log)
 	r.deps = Deps{
-		DB: db.Requests, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer, limits), Sources: limit.NewSources(), Keyring: keys,
+		Watch: watchers,
+		DB:    db.Requests, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer, limits), Sources: limit.NewSources(), Keyring: keys,
 		Reader: reader, Heads: heads, Seal: sealer.SealAll, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder), Backlog: delivery.NewBacklog(db),
 		Eraser:    ledger.NewEraser(db, nodeID, testLogID, log, func(int) { sealer.Wake() }),
 		PublicURL: "https://kapsel.example.com/", AllowedDestinations: allowed,
@@ -113,7 +116,7 @@ func newRig(t *testing.T) *rig {
 	server := NewHTTPServer(New(r.deps), nil, slog.NewLogLogger(log.Handler(), slog.LevelDebug))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{committer.Run, recorder.Run, sealer.Run, limits.Run} {
+	for _, run := range []func(context.Context) error{committer.Run, recorder.Run, sealer.Run, limits.Run, watchers.Run} {
 		running.Go(func() { run(ctx) })
 	}
 	running.Go(func() { server.Serve(listener) })

@@ -29,6 +29,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/internal/watch"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -47,6 +48,8 @@ type Deps struct {
 	Tester        *delivery.Tester
 	Backlog       delivery.Backlog
 	Eraser        *ledger.Eraser
+	// Watch tells streams of events when to look.
+	Watch *watch.Hub
 	// PublicURL is how clients reach this service, without a trailing slash.
 	PublicURL string
 	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.

@@ -73,7 +73,7 @@ func nextHead(t *testing.T, stream headStream) *kapselv1.TreeHeadUpdate {
 	}
 }
 
-func watch(t *testing.T, client kapselv1connect.AttestationServiceClient, known *int64) headStream {
+func watchHeads(t *testing.T, client kapselv1connect.AttestationServiceClient, known *int64) headStream {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
@@ -91,7 +91,7 @@ func TestHeadsAreWatchedOverEveryProtocol(t *testing.T) {
 	streams := make(map[string]headStream)
 	last := make(map[string]*kapselv1.TreeHead)
 	for name, protocol := range watchProtocols {
-		streams[name] = watch(t, watcherClient(t, r.url, protocol.http2, protocol.options...), nil)
+		streams[name] = watchHeads(t, watcherClient(t, r.url, protocol.http2, protocol.options...), nil)
 		update := nextHead(t, streams[name])
 		if update.TreeHead.TreeSize < first.TreeSize || update.ConsistencyProof != nil || update.TreeHead.Note == "" {
 			t.Errorf("%s: first update %v", name, update)
@@ -108,9 +108,9 @@ func TestHeadsAreWatchedOverEveryProtocol(t *testing.T) {
 	}
 	for name, protocol := range watchProtocols { // resumed
 		known := first.TreeSize
-		update := nextHead(t, watch(t, watcherClient(t, r.url, protocol.http2, protocol.options...), &known))
+		update := nextHead(t, watchHeads(t, watcherClient(t, r.url, protocol.http2, protocol.options...), &known))
 		checkUpdate(t, name+", resumed", first, update)
-		_, err := watch(t, watcherClient(t, r.url, protocol.http2, protocol.options...), proto.Int64(1<<40)).Receive()
+		_, err := watchHeads(t, watcherClient(t, r.url, protocol.http2, protocol.options...), proto.Int64(1<<40)).Receive()
 		wantReason(t, err, connect.CodeInvalidArgument, "INVALID_REQUEST")
 	}
 	r.stop()
@@ -138,11 +138,11 @@ func TestWatchFromWhatIsKnownAlreadyAnswersAtOnce(t *testing.T) {
 	r := newRig(t)
 	_, head := r.sealedLog(r.tenant(), 3)
 	client := watcherClient(t, r.url, true)
-	same := nextHead(t, watch(t, client, &head.TreeSize))
+	same := nextHead(t, watchHeads(t, client, &head.TreeSize))
 	if p := same.ConsistencyProof; p == nil || p.FromSize != p.ToSize || len(p.Hashes) != 0 || same.TreeHead.TreeSize != head.TreeSize {
 		t.Errorf("from the latest size: %v", same)
 	}
-	empty := nextHead(t, watch(t, client, proto.Int64(0)))
+	empty := nextHead(t, watchHeads(t, client, proto.Int64(0)))
 	if p := empty.ConsistencyProof; p == nil || p.FromSize != 0 || p.ToSize != head.TreeSize || len(p.Hashes) != 0 {
 		t.Errorf("from the empty tree: %v", empty)
 	}
@@ -161,7 +161,7 @@ func TestQuietStreamsStayOpenWithHeartbeats(t *testing.T) {
 	})
 	for name, protocol := range watchProtocols {
 		t.Run(name, func(t *testing.T) {
-			stream := watch(t, watcherClient(t, url, protocol.http2, protocol.options...), nil)
+			stream := watchHeads(t, watcherClient(t, url, protocol.http2, protocol.options...), nil)
 			nextHead(t, stream)
 			for range 6 {
 				message, err := stream.Receive()
@@ -184,14 +184,14 @@ func TestWatchersAreBounded(t *testing.T) {
 	client := watcherClient(t, url, true)
 	open := make([]headStream, 3)
 	for i := range open {
-		open[i] = watch(t, client, nil)
+		open[i] = watchHeads(t, client, nil)
 		nextHead(t, open[i])
 	}
-	_, err := watch(t, client, nil).Receive()
+	_, err := watchHeads(t, client, nil).Receive()
 	wantReason(t, err, connect.CodeUnavailable, "OVERLOADED")
 	open[0].Close()
 	r.eventually(func() bool { return feed.watchers.Load() == 2 }, func() string { return "a closed stream keeps its place" })
-	nextHead(t, watch(t, client, nil))
+	nextHead(t, watchHeads(t, client, nil))
 }
 
 // Many watchers of one head: all get it, and the database is asked once for all of them, not once for each.
@@ -207,7 +207,7 @@ func TestWatchersShareTheWork(t *testing.T) {
 	const watchers = 200
 	streams := make([]headStream, watchers)
 	for i := range streams {
-		streams[i] = watch(t, client, nil)
+		streams[i] = watchHeads(t, client, nil)
 		nextHead(t, streams[i])
 	}
 	before := r.deps.DB.RoundTrips()

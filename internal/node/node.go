@@ -30,6 +30,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/internal/watch"
 	"github.com/kapsel-dev/kapsel/server"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -166,11 +167,12 @@ func (n *Node) build(ctx context.Context) error {
 		return err
 	}
 	eraser := ledger.NewEraser(n.db, n.id, logID, log.With("component", "eraser"), func(int) { n.sealer.Wake() })
+	watchers := watch.NewHub(n.db, logID, log.With("component", "watch"))
 	n.http = server.NewHTTPServer(server.New(server.Deps{
 		DB: n.db.Requests, Routes: n.routes, Ingest: ingest.New(committer, n.limits), Sources: limit.NewSources(), Keyring: n.keys,
 		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: authenticator,
 		Tester: delivery.NewTester(n.db, n.id, n.sender, n.recorder), Backlog: delivery.NewBacklog(n.db),
-		Eraser:    eraser,
+		Eraser: eraser, Watch: watchers,
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		TLS: n.byTLS(), TrustedProxies: n.config.TrustedProxies, ForwardedHeader: n.config.ForwardedHeader, CORSOrigins: n.config.CORSOrigins,
 		Logger: log.With("component", "server"), Version: n.config.Version, Stopping: n.draining.Done(), Ready: n.ready,
@@ -197,6 +199,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("removals", delivery.NewRemovals(n.db, delivery.RemovalSettle, log.With("component", "removals")).Run)
 	n.add("replayer", ledger.NewReplayer(n.db, log.With("component", "replayer")).Run)
 	n.add("cancelled leases", ledger.NewCancelledLeases(n.db, n.id, logID, log.With("component", "cancelled leases"), func(int) { n.sealer.Wake() }).Run)
+	n.add("watch", watchers.Run)
 	n.add("committer", committer.Run)
 	n.add("usage", n.limits.Run)
 	return nil

@@ -102,8 +102,9 @@ type EventServiceClient interface {
 	//
 	// Errors: NOT_FOUND (EVENT_NOT_FOUND, DESTINATION_NOT_FOUND), FAILED_PRECONDITION (PAYLOAD_GONE).
 	ReplayEvent(context.Context, *v1.ReplayEventRequest) (*v1.ReplayEventResponse, error)
-	// WatchEvents streams events as they are accepted, and again whenever their state changes, within a second. It
-	// resumes from resume_token without a gap; a client that reads too slowly is cut off with UNAVAILABLE, and resumes.
+	// WatchEvents streams events as they are accepted, and again whenever their state changes, within a second. Of changes
+	// that come close together the latest state is told. It resumes from resume_token without a gap; what was told just
+	// before may come again. A client that leaves messages unread for 30 seconds is cut off, and resumes.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_TOKEN) also when the token is older than an hour; UNAVAILABLE (SHUTTING_DOWN,
 	// OVERLOADED).
@@ -160,8 +161,9 @@ type EventServiceHandler interface {
 	//
 	// Errors: NOT_FOUND (EVENT_NOT_FOUND, DESTINATION_NOT_FOUND), FAILED_PRECONDITION (PAYLOAD_GONE).
 	ReplayEvent(context.Context, *v1.ReplayEventRequest) (*v1.ReplayEventResponse, error)
-	// WatchEvents streams events as they are accepted, and again whenever their state changes, within a second. It
-	// resumes from resume_token without a gap; a client that reads too slowly is cut off with UNAVAILABLE, and resumes.
+	// WatchEvents streams events as they are accepted, and again whenever their state changes, within a second. Of changes
+	// that come close together the latest state is told. It resumes from resume_token without a gap; what was told just
+	// before may come again. A client that leaves messages unread for 30 seconds is cut off, and resumes.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_TOKEN) also when the token is older than an hour; UNAVAILABLE (SHUTTING_DOWN,
 	// OVERLOADED).
