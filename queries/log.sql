@@ -100,3 +100,20 @@ select pg_notify('kapsel_seal_requests', cast(@log_id::integer as text));
 -- name: LogProgress :one
 -- How many leaves are recorded, and how many of them a published head covers.
 select l.next_index, s.tree_size from logs l join log_sealers s using (log_id) where l.log_id = @log_id;
+
+-- name: LeafHashBlocks :one
+-- How many blocks of leaves can be found by their hash. Primary key of leaf_hashes.
+select coalesce(max(block) + 1, 0)::bigint from leaf_hashes where log_id = @log_id and bucket = 0;
+
+-- name: PutLeafHashes :exec
+-- Writes all buckets of one block. Another node may have been faster, with the same ones.
+insert into leaf_hashes (log_id, bucket, block, entries)
+select @log_id::integer, u.bucket, @block::bigint, u.entries
+from rows from (unnest(@buckets::smallint[]), unnest(@entries::bytea[])) as u(bucket, entries)
+on conflict do nothing;
+
+-- name: FindLeafHash :many
+-- The blocks whose bucket holds these bytes: nearly always those of one leaf, or none. Primary key of leaf_hashes.
+select block, entries from leaf_hashes
+where log_id = @log_id and bucket = @bucket and position(@bytes::bytea in entries) > 0
+order by block limit @max_blocks::integer;

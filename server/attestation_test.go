@@ -63,6 +63,12 @@ func TestLogProvesItselfToAnyone(t *testing.T) {
 		if err != nil || got.TreeHead.TreeSize != got.Proof.TreeSize {
 			t.Errorf("leaf %d: %v", index, err)
 		}
+		byHash := must(anyone.GetInclusionProof(t.Context(), &kapselv1.GetInclusionProofRequest{
+			Leaf: &kapselv1.GetInclusionProofRequest_LeafHash{LeafHash: got.Proof.LeafHash}, TreeSize: proto.Int64(head.TreeSize),
+		}))(t)
+		if !proto.Equal(byHash.Proof, got.Proof) {
+			t.Errorf("leaf %d by its hash: %v", index, byHash.Proof)
+		}
 	}
 	r.exec("insert into cosignatures (log_id, tree_size, key_name, line) values (1, $1, 'witness.example.com', '— witness.example.com 3q2+7w==')", head.TreeSize)
 	again := must(anyone.GetTreeHead(t.Context(), &kapselv1.GetTreeHeadRequest{TreeSize: proto.Int64(head.TreeSize)}))(t).TreeHead
@@ -115,7 +121,9 @@ func TestProofsThatCannotBeMade(t *testing.T) {
 	other.LogId = "2"
 	wantReason(t, prove(other), connect.CodeNotFound, "LOG_NOT_FOUND")
 	wantReason(t, prove(&kapselv1.GetInclusionProofRequest{Leaf: &kapselv1.GetInclusionProofRequest_LeafHash{LeafHash: make([]byte, 32)}}),
-		connect.CodeUnimplemented, "NOT_IMPLEMENTED")
+		connect.CodeNotFound, "LEAF_NOT_FOUND")
+	wantReason(t, prove(&kapselv1.GetInclusionProofRequest{Leaf: &kapselv1.GetInclusionProofRequest_LeafHash{LeafHash: make([]byte, 31)}}),
+		connect.CodeInvalidArgument, "INVALID_REQUEST")
 	wantReason(t, prove(&kapselv1.GetInclusionProofRequest{}), connect.CodeInvalidArgument, "INVALID_REQUEST")
 	_, err := a.attestation.GetTreeHead(t.Context(), &kapselv1.GetTreeHeadRequest{TreeSize: proto.Int64(1 << 40)})
 	wantReason(t, err, connect.CodeNotFound, "TREE_HEAD_NOT_FOUND")

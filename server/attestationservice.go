@@ -87,8 +87,14 @@ func (s *attestationService) GetInclusionProof(ctx context.Context, request *kap
 			return nil, err
 		}
 		leafIndex = leaf.LeafIndex
-	default:
-		return nil, refuseSetting("leaf_hash")
+	case *kapselv1.GetInclusionProofRequest_LeafHash:
+		if err := s.checkLog(request.LogId); err != nil {
+			return nil, err
+		}
+		var err error
+		if leafIndex, err = s.findLeaf(ctx, merkle.Hash(leaf.LeafHash)); err != nil {
+			return nil, err
+		}
 	}
 	head, err := s.headOver(ctx, leafIndex, request.TreeSize)
 	if err != nil {
@@ -98,7 +104,7 @@ func (s *attestationService) GetInclusionProof(ctx context.Context, request *kap
 	if err != nil {
 		return nil, err
 	}
-	hash, err := s.leafHash(ctx, leafIndex, head.Size)
+	hash, err := s.Reader.LeafHash(ctx, leafIndex, head.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -107,21 +113,23 @@ func (s *attestationService) GetInclusionProof(ctx context.Context, request *kap
 		return nil, err
 	}
 	return &kapselv1.GetInclusionProofResponse{
-		Proof:    &kapselv1.InclusionProof{LeafIndex: leafIndex, LeafHash: hash, TreeSize: head.Size, AuditPath: hashes(path)},
+		Proof:    &kapselv1.InclusionProof{LeafIndex: leafIndex, LeafHash: hash[:], TreeSize: head.Size, AuditPath: hashes(path)},
 		TreeHead: treeHead,
 	}, nil
 }
 
-// leafHash reads the hash of a leaf from the lowest level of tiles.
-func (s *attestationService) leafHash(ctx context.Context, leafIndex, treeSize int64) ([]byte, error) {
-	tile := merkle.Tile{Index: leafIndex / merkle.TileWidth}
-	tile.Width = merkle.WidthAt(tile.Level, tile.Index, treeSize)
-	row, err := s.Reader.Tile(ctx, tile)
-	if err != nil {
-		return nil, err
+// findLeaf is the index of the leaf with a hash. Of a leaf that no head covers yet nothing is known.
+func (s *attestationService) findLeaf(ctx context.Context, hash merkle.Hash) (int64, error) {
+	index, err := s.Reader.FindLeaf(ctx, hash)
+	switch {
+	case errors.Is(err, tlog.ErrNotFound):
+		return 0, refuse(kapselv1.ErrorReason_ERROR_REASON_LEAF_NOT_FOUND,
+			"no signed head covers a leaf with this hash: if it was recorded just now, try again after the next head")
+	case errors.Is(err, tlog.ErrIndexing):
+		return 0, &refusal{reason: kapselv1.ErrorReason_ERROR_REASON_OVERLOADED, retry: unavailableRetry,
+			message: "leaves cannot be found by their hash yet, as the index is still being made: try again, or ask by leaf index"}
 	}
-	begin := leafIndex % merkle.TileWidth * merkle.HashSize
-	return row[begin : begin+merkle.HashSize], nil
+	return index, err
 }
 
 func (s *attestationService) GetConsistencyProof(ctx context.Context, request *kapselv1.GetConsistencyProofRequest) (*kapselv1.GetConsistencyProofResponse, error) {

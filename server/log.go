@@ -1,8 +1,12 @@
 package server
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,47 +23,74 @@ const (
 	tileCaching       = "public, max-age=31536000, immutable"
 )
 
-// checkpointHandler serves /log/{log_id}/checkpoint: the latest head as a signed note.
+// newLogHandler serves /log/{log_id}/checkpoint and /log/{log_id}/tile/{L}/{N}[.p/{W}] (C2SP tlog-tiles) to anyone, from
+// pages of any origin too. Entry bundles are not served: leaf bytes are a tenant's.
+func newLogHandler(a *api) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /log/{log_id}/checkpoint", &checkpointHandler{api: a})
+	mux.HandleFunc("GET /log/{log_id}/tile/{path...}", a.serveTile)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Access-Control-Allow-Origin", "*")
+		header.Set("Access-Control-Expose-Headers", "ETag")
+		// One tile has one path, so that caches hold it once: an escaped form of it is another.
+		if r.URL.RawPath != "" {
+			a.logError(w, r, tlog.ErrNotFound)
+			return
+		}
+		if r.Method == http.MethodOptions { // what a browser asks before a request with headers of a page's own
+			header.Set("Access-Control-Allow-Methods", "GET, HEAD")
+			header.Set("Access-Control-Allow-Headers", "*")
+			header.Set("Access-Control-Max-Age", strconv.Itoa(corsMaxAge))
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// checkpointHandler serves the latest head as a signed note.
 type checkpointHandler struct {
 	api    *api
 	mu     sync.Mutex
 	note   string
+	etag   string
 	readAt time.Time
 }
 
 func (h *checkpointHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	note, err := "", error(tlog.ErrNotFound)
+	note, etag, err := "", "", error(tlog.ErrNotFound)
 	if r.PathValue("log_id") == logIDText(h.api.Reader.LogID()) {
-		note, err = h.latest(r)
+		note, etag, err = h.latest(r)
 	}
 	if err != nil {
 		h.api.logError(w, r, err)
 		return
 	}
-	publish(w, "text/plain; charset=utf-8", checkpointCaching, []byte(note))
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", checkpointCaching)
+	publish(w, r, etag, []byte(note))
 }
 
 // latest reads the note, for all who wait at the same time at once.
-func (h *checkpointHandler) latest(r *http.Request) (string, error) {
+func (h *checkpointHandler) latest(r *http.Request) (note, etag string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
 	if h.note != "" && now.Sub(h.readAt) < checkpointAge {
-		return h.note, nil
+		return h.note, h.etag, nil
 	}
 	head, err := h.api.Reader.Head(r.Context())
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	note, err := h.api.Reader.SignedNote(r.Context(), head)
-	if err != nil {
-		return "", err
+	if note, err = h.api.Reader.SignedNote(r.Context(), head); err != nil {
+		return "", "", err
 	}
-	h.note, h.readAt = note, now
-	return note, nil
+	h.note, h.etag, h.readAt = note, merkle.LeafHash([]byte(note)).String()[:32], now
+	return h.note, h.etag, nil
 }
 
-// serveTile serves /log/{log_id}/tile/{L}/{N}[.p/{W}]. Entry bundles are not served: leaf bytes are a tenant's.
 func (a *api) serveTile(w http.ResponseWriter, r *http.Request) {
 	var hashes []byte
 	tile, err := merkle.ParsePath("tile/" + r.PathValue("path"))
@@ -72,16 +103,60 @@ func (a *api) serveTile(w http.ResponseWriter, r *http.Request) {
 		a.logError(w, r, err)
 		return
 	}
-	publish(w, "application/octet-stream", tileCaching, hashes)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Cache-Control", tileCaching)
+	publish(w, r, tile.Path(), hashes) // which never changes under its path
 }
 
-// publish serves what anyone may have, from a page of any origin too.
-func publish(w http.ResponseWriter, contentType, caching string, body []byte) {
+// publish answers a GET or HEAD with what anyone may have. Conditions and ranges are those of RFC 9110. Hashes and
+// signatures do not get smaller, so they are compressed only for a client that refuses anything else.
+func publish(w http.ResponseWriter, r *http.Request, etag string, body []byte) {
 	header := w.Header()
-	header.Set("Content-Type", contentType)
-	header.Set("Cache-Control", caching)
-	header.Set("Access-Control-Allow-Origin", "*")
-	w.Write(body)
+	header.Set("Vary", "Accept-Encoding")
+	plain, compressed := acceptedEncodings(r.Header["Accept-Encoding"])
+	switch {
+	case plain:
+	case compressed:
+		var packed bytes.Buffer
+		writer := gzip.NewWriter(&packed)
+		writer.Write(body) // to memory: cannot fail
+		writer.Close()
+		body, etag = packed.Bytes(), etag+"-gzip"
+		header.Set("Content-Encoding", "gzip")
+	default:
+		writeText(w, http.StatusNotAcceptable, "this is served as it is, or with gzip\n")
+		return
+	}
+	header.Set("ETag", `"`+etag+`"`)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+}
+
+// acceptedEncodings reads Accept-Encoding (RFC 9110 section 12.5.3): whether a body may come as it is, and with gzip.
+func acceptedEncodings(lines []string) (plain, compressed bool) {
+	const unsaid, yes, no = 0, 1, 2
+	var identity, gzip, others int
+	for item := range strings.SplitSeq(strings.Join(lines, ","), ",") {
+		coding, parameters, _ := strings.Cut(item, ";")
+		wish := yes
+		if weight, found := strings.CutPrefix(strings.ToLower(strings.ReplaceAll(parameters, " ", "")), "q="); found && strings.Trim(weight, "0.") == "" {
+			wish = no
+		}
+		switch strings.ToLower(strings.TrimSpace(coding)) {
+		case "identity":
+			identity = wish
+		case "gzip", "x-gzip":
+			gzip = wish
+		case "*":
+			others = wish
+		}
+	}
+	if identity == unsaid {
+		identity = others
+	}
+	if gzip == unsaid {
+		gzip = others
+	}
+	return identity != no, gzip == yes
 }
 
 func (a *api) logError(w http.ResponseWriter, r *http.Request, err error) {

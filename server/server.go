@@ -121,8 +121,7 @@ func New(deps Deps) http.Handler {
 	mux.HandleFunc("/livez", a.serveLive)
 	mux.HandleFunc("/readyz", a.serveReady)
 	mux.Handle(newHealthHandler(a))
-	mux.Handle("GET /log/{log_id}/checkpoint", &checkpointHandler{api: a})
-	mux.HandleFunc("GET /log/{log_id}/tile/{path...}", a.serveTile)
+	mux.Handle("/log/", newLogHandler(a))
 	mux.Handle("/", shared(a.memory.bound(controlled(calls)), deps.CORSOrigins))
 	return behindProxies(secured(mux, deps.TLS), deps.TrustedProxies, deps.ForwardedHeader)
 }

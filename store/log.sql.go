@@ -91,6 +91,50 @@ func (q *Queries) EnsureLogSealer(ctx context.Context, db DBTX, logID int32, emp
 	return err
 }
 
+const findLeafHash = `-- name: FindLeafHash :many
+select block, entries from leaf_hashes
+where log_id = $1 and bucket = $2 and position($3::bytea in entries) > 0
+order by block limit $4::integer
+`
+
+type FindLeafHashParams struct {
+	LogID     int32
+	Bucket    int16
+	Bytes     []byte
+	MaxBlocks int32
+}
+
+type FindLeafHashRow struct {
+	Block   int64
+	Entries []byte
+}
+
+// The blocks whose bucket holds these bytes: nearly always those of one leaf, or none. Primary key of leaf_hashes.
+func (q *Queries) FindLeafHash(ctx context.Context, db DBTX, arg FindLeafHashParams) ([]FindLeafHashRow, error) {
+	rows, err := db.Query(ctx, findLeafHash,
+		arg.LogID,
+		arg.Bucket,
+		arg.Bytes,
+		arg.MaxBlocks,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []FindLeafHashRow
+	for rows.Next() {
+		var i FindLeafHashRow
+		if err := rows.Scan(&i.Block, &i.Entries); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const firstTreeHeadCovering = `-- name: FirstTreeHeadCovering :one
 select tree_size, root_hash, signed_at, note from tree_heads
 where log_id = $1 and tree_size > $2 order by tree_size limit 1
@@ -185,6 +229,18 @@ func (q *Queries) LatestTreeHead(ctx context.Context, db DBTX, logID int32) (Lat
 		&i.Note,
 	)
 	return i, err
+}
+
+const leafHashBlocks = `-- name: LeafHashBlocks :one
+select coalesce(max(block) + 1, 0)::bigint from leaf_hashes where log_id = $1 and bucket = 0
+`
+
+// How many blocks of leaves can be found by their hash. Primary key of leaf_hashes.
+func (q *Queries) LeafHashBlocks(ctx context.Context, db DBTX, logID int32) (int64, error) {
+	row := db.QueryRow(ctx, leafHashBlocks, logID)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
 }
 
 const leafRange = `-- name: LeafRange :many
@@ -357,6 +413,31 @@ func (q *Queries) PublishTreeHead(ctx context.Context, db DBTX, arg PublishTreeH
 	var tree_size int64
 	err := row.Scan(&tree_size)
 	return tree_size, err
+}
+
+const putLeafHashes = `-- name: PutLeafHashes :exec
+insert into leaf_hashes (log_id, bucket, block, entries)
+select $1::integer, u.bucket, $2::bigint, u.entries
+from rows from (unnest($3::smallint[]), unnest($4::bytea[])) as u(bucket, entries)
+on conflict do nothing
+`
+
+type PutLeafHashesParams struct {
+	LogID   int32
+	Block   int64
+	Buckets []int16
+	Entries [][]byte
+}
+
+// Writes all buckets of one block. Another node may have been faster, with the same ones.
+func (q *Queries) PutLeafHashes(ctx context.Context, db DBTX, arg PutLeafHashesParams) error {
+	_, err := db.Exec(ctx, putLeafHashes,
+		arg.LogID,
+		arg.Block,
+		arg.Buckets,
+		arg.Entries,
+	)
+	return err
 }
 
 const putTiles = `-- name: PutTiles :exec

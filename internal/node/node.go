@@ -193,6 +193,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("API keys", func(ctx context.Context) error { return authenticator.Run(ctx, log.With("component", "API keys")) })
 	n.add("heads", follower.Run)
 	n.add("sealer", n.sealer.Run)
+	n.add("leaf hashes", tlog.NewLeafIndexer(reader, n.heads, log.With("component", "leaf hashes")).Run)
 	n.add("recorder", n.recorder.Run)
 	n.add("claimer", claimer.Run)
 	n.add("holder", delivery.NewHolder(n.db, n.routes, n.dispatcher, claimer, log.With("component", "holder")).Run)

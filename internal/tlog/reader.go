@@ -15,7 +15,7 @@ import (
 	"github.com/kapsel-dev/kapsel/store"
 )
 
-// tileCacheSize bounds a reader's cache: 4,096 full tiles are 32 MiB, and reach over a million leaves.
+// tileCacheSize bounds a reader's cache: 4,096 tiles are 32 MiB, and reach over a million leaves.
 const tileCacheSize = 4096
 
 // Reader answers for the published log: heads, tiles, and proofs made from tiles. It says nothing of a tree that no
@@ -168,7 +168,7 @@ func (r *Reader) read(ctx context.Context, tiles []merkle.Tile) ([][]byte, error
 	var missing []merkle.Tile
 	var places []int
 	for i, tile := range tiles {
-		cached, ok := r.cache.get(tileID{tile.Level, tile.Index})
+		cached, ok := r.cache.get(tileID{tile.Level, tile.Index}, tile.Width)
 		if !ok {
 			missing, places = append(missing, tile), append(places, i)
 		}

@@ -119,18 +119,23 @@ func TestTilesOfEveryPublishedWidthAreServed(t *testing.T) {
 func TestTileCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 	cache := newTileCache(3)
 	full := make([]byte, merkle.TileBytes)
-	cache.put(tileID{0, 99}, full[:merkle.TileBytes-merkle.HashSize])
-	if _, ok := cache.get(tileID{0, 99}); ok {
-		t.Error("a partial tile, which may grow, was kept")
+	cache.put(tileID{0, 99}, full[:2*merkle.HashSize])
+	if _, ok := cache.get(tileID{0, 99}, 3); ok {
+		t.Error("a tile that has grown since was given out")
+	}
+	cache.put(tileID{0, 99}, full[:3*merkle.HashSize])
+	cache.put(tileID{0, 99}, full[:1*merkle.HashSize])
+	if hashes, ok := cache.get(tileID{0, 99}, 2); !ok || len(hashes) != 3*merkle.HashSize {
+		t.Errorf("%d bytes, %v: want the widest", len(hashes), ok)
 	}
 	for i := range int64(10) {
 		cache.put(tileID{0, i}, full)
 		cache.put(tileID{0, i}, full)
-		cache.get(tileID{0, 0})
+		cache.get(tileID{0, 0}, 256)
 	}
 	var kept []int64
 	for i := range int64(10) {
-		if _, ok := cache.get(tileID{0, i}); ok {
+		if _, ok := cache.get(tileID{0, i}, 256); ok {
 			kept = append(kept, i)
 		}
 	}

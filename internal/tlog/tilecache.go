@@ -7,7 +7,8 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 )
 
-// tileCache holds the full tiles that were used last. Full tiles never change, so nothing is ever invalidated.
+// tileCache holds the tiles that were used last. What a tile holds never changes, it only grows: so nothing is ever
+// invalidated, and one that has become too narrow is replaced.
 type tileCache struct {
 	mu       sync.Mutex
 	capacity int // in tiles of 8 KiB
@@ -24,25 +25,26 @@ func newTileCache(capacity int) *tileCache {
 	return &tileCache{capacity: capacity, byUse: list.New(), entries: make(map[tileID]*list.Element)}
 }
 
-func (c *tileCache) get(id tileID) ([]byte, bool) {
+// get returns at least width hashes of a tile.
+func (c *tileCache) get(id tileID, width int) ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	element, ok := c.entries[id]
-	if !ok {
+	if !ok || len(element.Value.(cachedTile).hashes) < width*merkle.HashSize {
 		return nil, false
 	}
 	c.byUse.MoveToFront(element)
 	return element.Value.(cachedTile).hashes, true
 }
 
-// put keeps a tile if it is full.
+// put keeps a tile, unless one that is at least as wide is kept.
 func (c *tileCache) put(id tileID, hashes []byte) {
-	if len(hashes) != merkle.TileBytes {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.entries[id]; ok {
+	if element, ok := c.entries[id]; ok {
+		if len(element.Value.(cachedTile).hashes) < len(hashes) {
+			element.Value = cachedTile{id, hashes}
+		}
 		return
 	}
 	c.entries[id] = c.byUse.PushFront(cachedTile{id, hashes})
