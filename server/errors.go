@@ -57,11 +57,6 @@ func refuseField(reason kapselv1.ErrorReason, field, format string, args ...any)
 	return r
 }
 
-// refuseSetting is for a setting of the contract that nothing honours yet: to accept it would be a promise not kept.
-func refuseSetting(field string) *refusal {
-	return refuse(kapselv1.ErrorReason_ERROR_REASON_NOT_IMPLEMENTED, "%s is not supported by this server yet: leave it out", field)
-}
-
 // code is the one code that a reason goes with, as error.proto says.
 func code(reason kapselv1.ErrorReason) connect.Code {
 	switch reason {
