@@ -20,6 +20,7 @@ type benchFlags struct {
 	server   clientFlags
 	scenario string
 	backlog  int
+	limit    int
 	dead     string
 	keys     int
 	dataDir  string
@@ -49,7 +50,8 @@ Scenarios, all but the first on a server of its own only:
   noisy       the load alone, then beside a dead destination with a backlog: its latency
   backlog     the same as fast as answered: its throughput, memory and connections
   inflight    a sink that takes a second for each delivery: how many are in flight at once
-  ordered     the load to a destination without order, then to one that orders by key: what order costs`,
+  ordered     the load to a destination without order, then to one that orders by key: what order costs
+  limit       the load alone, then beside another tenant that sends 20 times what it may: its latency`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags.notes = cmd.ErrOrStderr()
@@ -72,16 +74,17 @@ Scenarios, all but the first on a server of its own only:
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog, inflight or ordered")
+	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog, inflight, ordered or limit")
 	f.StringVar(&flags.server.url, "url", "", "measure this running server instead of one of its own")
 	f.StringVar(&flags.server.apiKey, "api-key", "", "API key for --url; better in KAPSEL_API_KEY")
 	f.IntVar(&flags.config.Conns, "conns", bench.DefaultConns, "connections, each with one webhook in flight")
 	f.DurationVar(&flags.config.Duration, "duration", bench.DefaultDuration, "how long to send")
 	f.DurationVar(&flags.config.Warmup, "warmup", 2*time.Second, "how long to send before measuring")
-	f.Float64Var(&flags.config.Rate, "rate", 0, "webhooks a second; 0 sends as fast as they are answered (default 500 for noisy, 1200 for inflight)")
+	f.Float64Var(&flags.config.Rate, "rate", 0, "webhooks a second; 0 sends as fast as they are answered (default 500 for noisy and limit, 1200 for inflight)")
 	f.IntVar(&flags.config.PayloadBytes, "payload", bench.DefaultPayloadBytes, "bytes a webhook")
 	f.IntVar(&flags.backlog, "backlog", 0, "deliveries queued behind the dead destination (default 500000 for noisy, 1000000 for backlog)")
 	f.IntVar(&flags.keys, "keys", 0, "keys that webhooks are ordered by (default 1000 for ordered)")
+	f.IntVar(&flags.limit, "limit", 100, "webhooks a second that the flooding tenant of limit may send")
 	f.StringVar(&flags.dead, "dead", deadRefuses, "what the dead destination does: refuse connections, or hang")
 	f.BoolVar(&flags.asJSON, "json", false, "print one JSON object")
 	f.StringVar(&flags.dataDir, "data-dir", "", "where PostgreSQL keeps its data (default a temporary directory)")
@@ -94,6 +97,7 @@ const (
 	scenarioNoisy      = "noisy"
 	scenarioBacklog    = "backlog"
 	scenarioInFlight   = "inflight"
+	scenarioLimit      = "limit"
 	scenarioOrdered    = "ordered"
 
 	deadRefuses = "refuse"
@@ -125,8 +129,10 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 		rate = inFlightRate
 	case scenarioOrdered:
 		keys = orderedKeys
+	case scenarioLimit:
+		rate = noisyRate
 	default:
-		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight, ordered", b.scenario)
+		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight, ordered, limit", b.scenario)
 	}
 	if b.dead != deadRefuses && b.dead != deadHangs {
 		return fmt.Errorf("--dead: %q is neither refuse nor hang", b.dead)
@@ -139,6 +145,9 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 	}
 	if given.Changed("keys") && (b.scenario != scenarioOrdered || b.keys < 1) {
 		return fmt.Errorf("--keys: give at least 1, with --scenario ordered")
+	}
+	if given.Changed("limit") && b.scenario != scenarioLimit {
+		return fmt.Errorf("--limit: scenario %s has no tenant with a limit", b.scenario)
 	}
 	if b.scenario != scenarioThroughput && b.server.url != "" {
 		return fmt.Errorf("scenario %s needs a server of its own: it cannot have --url", b.scenario)
@@ -199,6 +208,13 @@ func (b *benchFlags) run(ctx context.Context) (_ benchReport, err error) {
 			return nil, err
 		}
 		defer stopDead()
+	case scenarioLimit:
+		flood, stopFlood, err := b.addFlood(ctx, own)
+		if err != nil {
+			return nil, err
+		}
+		defer stopFlood()
+		return b.profiled(func() (benchReport, error) { return bench.RunLimit(ctx, b.config, sink, own, flood) })
 	}
 	return b.profiled(func() (benchReport, error) {
 		switch b.scenario {

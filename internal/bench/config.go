@@ -41,6 +41,8 @@ type Config struct {
 	Rate float64
 	// PayloadBytes is the exact size of a webhook's body.
 	PayloadBytes int
+	// Impatient sends on schedule whatever Retry-After asks for.
+	Impatient bool
 	// Keys is how many keys webhooks have, in turn, in KeyHeader. At 0 they have none.
 	Keys int
 	// Warmup is sent and drained before anything is measured. Its losses and

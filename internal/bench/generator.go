@@ -25,10 +25,11 @@ type generator struct {
 
 // worker is one keep-alive connection with at most one webhook in flight.
 type worker struct {
-	target  target
-	ledger  *ledger
-	webhook *webhook
-	tally   tally
+	target    target
+	ledger    *ledger
+	webhook   *webhook
+	impatient bool
+	tally     tally
 
 	conn       net.Conn // nil between connections
 	in         *stream
@@ -64,7 +65,7 @@ func newGenerator(ctx context.Context, cfg Config, l *ledger) (*generator, error
 	payload := newPayload(l.run, cfg.PayloadBytes)
 	for range cfg.Conns {
 		w := &worker{
-			target: t, ledger: l,
+			target: t, ledger: l, impatient: cfg.Impatient,
 			webhook: newWebhook(t, cfg.Secret, l.run, cfg.Keys, payload),
 			tally:   tally{refused: make(map[int]int64)},
 		}
@@ -177,7 +178,7 @@ func (w *worker) post(ctx context.Context, id uint64, endNs int64) fate {
 		return settled
 	}
 	w.tally.refused[status]++
-	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
+	if w.impatient || status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
 		return settled
 	}
 	if !w.pause(ctx, min(max(retryAfter, shortestPause), longestPause), endNs) {

@@ -155,9 +155,8 @@ func (l *Limiter) write(ctx context.Context, deltas []delta, nodes int) error {
 		p.Attempts, p.Delivered = append(p.Attempts, d.counts.Attempts), append(p.Delivered, d.counts.Delivered)
 		p.DeadLettered = append(p.DeadLettered, d.counts.DeadLettered)
 	}
-	rows, err := l.db.AddUsage(ctx, l.db.Engine(), p)
+	rows, lost, err := l.add(ctx, p)
 	if err != nil {
-		lost := !surelyNotWritten(err)
 		for _, d := range deltas {
 			d.account.unwrite(d, lost)
 		}
@@ -177,10 +176,15 @@ func (l *Limiter) write(ctx context.Context, deltas []delta, nodes int) error {
 	return nil
 }
 
-// surelyNotWritten reports whether a statement that failed has changed nothing. Otherwise its answer was lost, and writing
-// it again could count twice: a second's counts are dropped instead.
-func surelyNotWritten(err error) bool {
+// add runs the statement. With an error, lost says that it may have been committed, its answer lost: writing it again could
+// count twice, so a second's counts are dropped instead.
+func (l *Limiter) add(ctx context.Context, p store.AddUsageParams) (rows []store.AddUsageRow, lost bool, err error) {
+	conn, err := l.db.Engine().Acquire(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	defer conn.Release()
+	rows, err = l.db.AddUsage(ctx, conn, p)
 	var refused *pgconn.PgError
-	var unconnected *pgconn.ConnectError
-	return errors.As(err, &refused) || errors.As(err, &unconnected) || pgconn.SafeToRetry(err)
+	return rows, err != nil && !errors.As(err, &refused) && !pgconn.SafeToRetry(err), err
 }

@@ -124,14 +124,14 @@ func (s *Sources) Failed(source Source) {
 	b.take(now, s.rate)
 }
 
-// find returns a source's bucket, nil when it has none. One of the generation before lives on in the current one.
+// find returns a source's bucket, nil when it has none. One of the generation before that is not full lives on.
 func (s *Sources) find(source Source, now time.Duration) *bucket {
 	if now-s.began > generationTime {
 		s.nextGeneration(now)
 	}
 	b := s.current[source]
 	if b == nil {
-		if b = s.previous[source]; b != nil {
+		if b = s.previous[source]; b != nil && b.full > now {
 			s.keep(source, b, now)
 		}
 	}
