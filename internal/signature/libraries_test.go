@@ -17,7 +17,7 @@ import (
 
 // librariesOf are the presets whose providers publish a library that testdata/libraries runs.
 var librariesOf = []string{"stripe", "github", "svix", "standard-webhooks", "twilio", "sendgrid", "discord", "adyen", "adyen-platform",
-	"square", "paddle", "linear", "hubspot"}
+	"square", "paddle", "linear", "hubspot", "shopify", "slack", "razorpay", "zoom"}
 
 // libraryMessage is what libraries.mjs reads.
 type libraryMessage struct {

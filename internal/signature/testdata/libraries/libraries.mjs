@@ -7,6 +7,10 @@
 // verify as true or false.
 import { createRequire } from "node:module";
 import * as octokit from "@octokit/webhooks-methods";
+import "@shopify/shopify-api/adapters/node";
+import { shopifyApi, ApiVersion } from "@shopify/shopify-api";
+import { createSHA256HMAC, HashFormat } from "@shopify/shopify-api/runtime";
+import { AwsLambdaReceiver } from "@zoom/rivet/chatbot";
 
 const require = createRequire(import.meta.url);
 const { Webhook: SvixWebhook } = require("svix");
@@ -20,7 +24,12 @@ const { WebhooksHelper } = require("square");
 const { Paddle } = require("@paddle/paddle-node-sdk");
 const { LinearWebhookClient } = require("@linear/sdk/webhooks");
 const { Signature } = require("@hubspot/api-client");
+const { isValidSlackRequest } = require("@slack/bolt");
+const Razorpay = require("razorpay");
 
+console.debug = () => {}; // Zoom's tells each event, on standard output
+const shopify = (secret) =>
+  shopifyApi({ apiKey: "unused", apiSecretKey: secret, apiVersion: ApiVersion.October24, hostName: "example.com", isEmbeddedApp: false, logger: { log: () => {} } });
 const stripe = new Stripe("sk_test_unused");
 const adyen = new hmacValidator();
 const formOf = (body) => Object.fromEntries([...new URLSearchParams(body).keys()].map((name) => [name, new URLSearchParams(body).getAll(name)]));
@@ -87,6 +96,29 @@ const libraries = {
   },
   paddle: {
     verify: (m) => new Paddle("unused").webhooks.isSignatureValid(m.body, m.secret, m.headers["paddle-signature"]),
+  },
+  shopify: {
+    sign: async (m) => ({ headers: { "x-shopify-hmac-sha256": await createSHA256HMAC(m.secret, m.body, HashFormat.Base64), "x-shopify-webhook-id": m.id } }),
+    verify: async (m) => {
+      const headers = { "x-shopify-shop-domain": "shop.example.com", "x-shopify-api-version": "2024-10", ...m.headers };
+      const rawRequest = { method: "POST", url: m.url, headers };
+      return (await shopify(m.secret).webhooks.validate({ rawBody: m.body, rawRequest, rawResponse: {} })).valid;
+    },
+  },
+  slack: {
+    verify: (m) => {
+      const headers = { ...m.headers, "x-slack-request-timestamp": Number(m.headers["x-slack-request-timestamp"]) };
+      return isValidSlackRequest({ signingSecret: m.secret, body: m.body, headers });
+    },
+  },
+  razorpay: {
+    verify: (m) => Razorpay.validateWebhookSignature(m.body, m.headers["x-razorpay-signature"], m.secret),
+  },
+  zoom: {
+    verify: async (m) => {
+      const handle = new AwsLambdaReceiver({ webhooksSecretToken: m.secret }).start();
+      return (await handle({ headers: m.headers, body: m.body, isBase64Encoded: false }, {})).statusCode === 200;
+    },
   },
   linear: {
     verify: (m) => new LinearWebhookClient(m.secret).verify(Buffer.from(m.body), m.headers["linear-signature"], JSON.parse(m.body).webhookTimestamp),
