@@ -41,6 +41,7 @@ var mayImport = map[string][]string{
 	"internal/embedpg/pgtest":  {"internal/embedpg"},
 	"internal/sdktest":         {"internal/chaos", "sdk/go"},
 	"internal/chaos":           {"gen", "internal/bench", "internal/embedpg", "internal/id", "internal/tenant", "sdk/go/verify", "store"},
+	"sdk/go":                   {"gen"},
 	"sdk/go/verify":            {"gen"},
 	"store":                    {"migrations"},
 	"migrations":               {},

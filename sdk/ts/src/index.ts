@@ -1,5 +1,8 @@
-// Client of Kapsel for Node.js and the browser.
+// Client of Kapsel for browsers, Node.js and workers.
 
+export { createKapsel, type Kapsel } from "./client.js";
+export { isTransient, reasonOf, retryDelayOf, violationsOf } from "./errors.js";
+export { DeadLetterReason, Failure, Outcome } from "./gen/kapsel/leaf/v1/leaf_pb.js";
 export * from "./gen/kapsel/v1/attestation_pb.js";
 export * from "./gen/kapsel/v1/common_pb.js";
 export * from "./gen/kapsel/v1/delivery_pb.js";
@@ -10,3 +13,7 @@ export * from "./gen/kapsel/v1/event_pb.js";
 export * from "./gen/kapsel/v1/ingest_pb.js";
 export * from "./gen/kapsel/v1/listen_pb.js";
 export * from "./gen/kapsel/v1/tenant_pb.js";
+export { type RetryOptions, withRetries } from "./retry.js";
+export { type Resumable, resume, type StreamOptions } from "./stream.js";
+export { createKapselTransport, type KapselOptions } from "./transport.js";
+export { exportProofPackages, watchEvents, watchTreeHeads } from "./watch.js";

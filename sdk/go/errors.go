@@ -1,0 +1,57 @@
+package kapsel
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connectproto"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+)
+
+// domain of the reasons in errors that Kapsel itself answered.
+const domain = "kapsel.dev"
+
+// Reason is the stable cause of an error that Kapsel answered, such as "ENDPOINT_NOT_FOUND": the names of the contract's ErrorReason
+// without their prefix. It is empty for errors of another origin, such as the network or a proxy.
+func Reason(err error) string {
+	if info := detail[*errdetails.ErrorInfo](err); info.GetDomain() == domain {
+		return info.GetReason()
+	}
+	return ""
+}
+
+// RetryDelay is how long the server asks to wait before trying again, and false if it does not say.
+func RetryDelay(err error) (time.Duration, bool) {
+	info := detail[*errdetails.RetryInfo](err)
+	return max(info.GetRetryDelay().AsDuration(), 0), info != nil
+}
+
+// Violations are the fields of a request that were wrong, each with what is wrong with it.
+func Violations(err error) []*errdetails.BadRequest_FieldViolation {
+	return detail[*errdetails.BadRequest](err).GetFieldViolations()
+}
+
+func detail[T any](err error) (none T) {
+	var connectErr *connect.Error
+	if !errors.As(err, &connectErr) {
+		return none
+	}
+	for _, d := range connectErr.Details() {
+		if message, err := connectproto.UnmarshalErrorDetail(d); err == nil {
+			if found, ok := message.(T); ok {
+				return found
+			}
+		}
+	}
+	return none
+}
+
+// transient says whether what failed is the way to a server, or the server for the moment.
+func transient(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	return connect.CodeOf(err) == connect.CodeUnavailable
+}
