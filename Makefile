@@ -41,6 +41,17 @@ test-tools:
 chaos: ## Run a seeded storm of failures: make chaos ARGS="--seed 7 --webhooks 100000" (docs/operations.md).
 	go test ./internal/chaos -run TestStorm -count=1 -v -timeout 24h -args $(ARGS)
 
+# Time of all fuzz targets together.
+FUZZTIME ?= 10m
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser of foreign bytes, ten minutes in all: make fuzz FUZZTIME=1h.
+	nice tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: vulncheck
+vulncheck: ## Look for known vulnerabilities in what is called. Needs the network, so check does not run it.
+	go tool -modfile=tools/govulncheck.mod govulncheck ./...
+
 .PHONY: bench
 bench: build ## Measure the whole path with a server, a sink and a generator of its own.
 	bin/kapsel bench $(ARGS)
@@ -54,7 +65,7 @@ generate: ## Generate third_party, gen, sdk/ts/src/gen and store/*.sql.go anew.
 	@tools/stale-queries.sh
 
 .PHONY: check
-check: check-generated check-go check-proto check-ts ## Check format, lint, contract and generated code.
+check: check-generated check-secrets check-go check-proto check-ts ## Check format, lint, contract and generated code.
 
 .PHONY: check-generated
 check-generated:
@@ -65,6 +76,10 @@ check-go:
 	tools/check-format.sh
 	go vet ./...
 	$(STATICCHECK) ./...
+
+.PHONY: check-secrets
+check-secrets:
+	tools/check-secrets.sh
 
 .PHONY: check-proto
 check-proto:

@@ -14,6 +14,9 @@ import (
 
 func (s *destinationService) UpdateDestination(ctx context.Context, request *kapselv1.UpdateDestinationRequest) (*kapselv1.UpdateDestinationResponse, error) {
 	response := new(kapselv1.UpdateDestinationResponse)
+	if err := s.checkNames(ctx, request.Destination); err != nil {
+		return nil, err
+	}
 	err := s.change(ctx, request.DestinationId, func(tx pgx.Tx, present store.Destination) (err error) {
 		if err := checkEtag(request.Etag, etag(present.UpdatedAt)); err != nil {
 			return err

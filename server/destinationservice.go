@@ -32,6 +32,9 @@ func (s *destinationService) CreateDestination(ctx context.Context, request *kap
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkNames(ctx, request.Destination); err != nil {
+		return nil, err
+	}
 	value, generated, err := settings.chooseSecret(request.Secret)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ package server
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"path"
@@ -54,6 +55,8 @@ type Deps struct {
 	PublicURL string
 	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.
 	AllowedDestinations []netip.Prefix
+	// Resolver looks up the names of destinations when they are made. Nil: the system's.
+	Resolver *net.Resolver
 	// TLS says that clients come by TLS, to this process or to a proxy before it: they are told to go on so (HSTS).
 	TLS bool
 	// TrustedProxies are the addresses of proxies whose ForwardedHeader is believed. None: nobody's is.

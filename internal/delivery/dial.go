@@ -29,6 +29,9 @@ type dialer struct {
 	proxy    *url.URL      // nil: there is none
 }
 
+// cloudHosts are public addresses at which a cloud serves its virtual machines, theirs alone: Azure's WireServer.
+var cloudHosts = []netip.Prefix{netip.MustParsePrefix("168.63.129.16/32")}
+
 // NewGuard refuses private, link-local, metadata and other special addresses, but for those that are allowed.
 func NewGuard(allowed []netip.Prefix) *ssrf.Guardian {
 	var v4, v6 []netip.Prefix
@@ -39,7 +42,7 @@ func NewGuard(allowed []netip.Prefix) *ssrf.Guardian {
 			v6 = append(v6, prefix)
 		}
 	}
-	return ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
+	return ssrf.New(ssrf.WithAnyPort(), ssrf.WithDeniedV4Prefixes(cloudHosts...), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
 }
 
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of the repository in turn, all together for the given time (10m, 90s, 1h). Ends with 1 if one found
+# something: the input is then in testdata/fuzz of its package, where the next test run has it too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "$1" in
+*h) budget=$((${1%h} * 3600)) ;;
+*m) budget=$((${1%m} * 60)) ;;
+*s) budget=${1%s} ;;
+*) echo "time $1: want a number and h, m or s" >&2; exit 2 ;;
+esac
+
+mapfile -t targets < <(git grep -E '^func Fuzz[A-Za-z0-9]+\(' -- '*_test.go' | sed -E 's#^(.*)/[^/]+:func (Fuzz[A-Za-z0-9]+)\(.*#\1 \2#' | sort)
+each=$((budget / ${#targets[@]}))
+[ "$each" -ge 1 ] || each=1
+echo "${#targets[@]} targets, ${each}s each"
+failed=()
+for target in "${targets[@]}"; do
+	read -r package name <<<"$target"
+	echo "== ./$package $name"
+	# -fuzzminimizetime: what was found is shown soon, however long it could still be made smaller.
+	go test "./$package" -run '^$' -fuzz "^$name\$" -fuzztime "${each}s" -fuzzminimizetime 5s || failed+=("./$package $name")
+done
+if [ ${#failed[@]} -gt 0 ]; then
+	printf 'found something: %s\n' "${failed[@]}"
+	exit 1
+fi
+echo "${#targets[@]} targets, nothing found"
