@@ -281,3 +281,48 @@ func TestUsageIsCountedADayAtATime(t *testing.T) {
 		t.Errorf("one moment of a day: %v, %v", one, err)
 	}
 }
+
+// One tenant sends twenty times what it may, and does not wait when it is told to; another one's webhooks all get in.
+func TestTenantFarOverItsLimitKeepsNobodyElseOut(t *testing.T) {
+	const limited, senders = 10, 4
+	r := newRig(t)
+	flooding, other := r.tenant(), r.tenant()
+	r.limitTenant(flooding, fmt.Sprintf("ingest_per_second = %d", limited))
+	flooded, floodSecret := r.endpoint(flooding, &kapselv1.Endpoint{Verification: github})
+	quiet, secret := r.endpoint(other, &kapselv1.Endpoint{Verification: github})
+	began := time.Now()
+	var accepted, refused, longest atomic.Int64
+	var group sync.WaitGroup
+	for sender := range senders {
+		group.Go(func() {
+			for i := range 20 * limited {
+				switch a := r.postSigned(flooded, floodSecret, fmt.Sprint(sender, "-", i), []byte("{}"), true); a.status {
+				case http.StatusAccepted:
+					accepted.Add(1)
+				case http.StatusTooManyRequests:
+					refused.Add(1)
+					seconds, _ := strconv.ParseInt(a.header.Get("Retry-After"), 10, 64)
+					longest.Store(max(longest.Load(), seconds))
+				default:
+					t.Errorf("the flood was answered with %d %s", a.status, a.Code)
+				}
+			}
+		})
+	}
+	for i := range 50 {
+		if a := r.postSigned(quiet, secret, fmt.Sprint(i), []byte("{}"), true); a.status != http.StatusAccepted {
+			t.Errorf("the other tenant's webhook %d was answered with %d %s", i, a.status, a.Code)
+		}
+	}
+	group.Wait()
+	if most := limited + int64(time.Since(began).Seconds()*limited) + 1; accepted.Load() > most || accepted.Load() < limited {
+		t.Errorf("%d of the flood got in after %v, want %d to %d", accepted.Load(), time.Since(began), limited, most)
+	}
+	if refused.Load()+accepted.Load() != senders*20*limited || longest.Load() != 1 {
+		t.Errorf("%d refused with a Retry-After of up to %d, want %d with 1", refused.Load(), longest.Load(), senders*20*limited-accepted.Load())
+	}
+	time.Sleep(time.Second)
+	if a := r.postSigned(flooded, floodSecret, "late", []byte("{}"), true); a.status != http.StatusAccepted {
+		t.Errorf("after Retry-After: %d %s", a.status, a.Code)
+	}
+}

@@ -20,6 +20,7 @@ func BenchmarkTakeAndSettle(b *testing.B) {
 			l, tenant := New(nil, slog.New(slog.DiscardHandler)), uuid.New()
 			at := time.Now()
 			for b.Loop() {
+				at = at.Add(time.Microsecond)
 				if account, err := l.Take(tenant, &limits, 1024, at); err == nil {
 					account.Settle(Stored, 1024)
 				}
