@@ -18,6 +18,7 @@ type Dev struct {
 
 	dir     string
 	address string
+	flags   []string
 }
 
 // Ready is what --ready-file holds.
@@ -37,10 +38,11 @@ type Ready struct {
 // firstStartPatience is long enough to fetch PostgreSQL where none is installed.
 const firstStartPatience = 2 * time.Minute
 
-// StartDev runs `kapsel dev` on a new data directory, on a disk. An address with port 0 picks a port at each start.
-func StartDev(t testing.TB, address string) *Dev {
+// StartDev runs `kapsel dev` on a new data directory, on a disk, with these flags besides. An address with port 0 picks a port at
+// each start.
+func StartDev(t testing.TB, address string, flags ...string) *Dev {
 	t.Helper()
-	d := &Dev{dir: makeDiskDirectory(t), address: address}
+	d := &Dev{dir: makeDiskDirectory(t), address: address, flags: flags}
 	d.Restart(t)
 	return d
 }
@@ -50,7 +52,7 @@ func (d *Dev) Restart(t testing.TB) {
 	t.Helper()
 	readyFile := filepath.Join(d.dir, "ready.json")
 	os.Remove(readyFile) // of an earlier start
-	d.Process = Launch(t, "dev", "--listen", d.address, "--data-dir", d.dir, "--ready-file", readyFile, "--seal-age", "1s")
+	d.Process = Launch(t, append([]string{"dev", "--listen", d.address, "--data-dir", d.dir, "--ready-file", readyFile, "--seal-age", "1s"}, d.flags...)...)
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		text, err := os.ReadFile(readyFile)
 		if err == nil {
