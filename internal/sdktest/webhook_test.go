@@ -1,13 +1,17 @@
 package sdktest
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,5 +99,42 @@ func testDeliveriesVerify(t *testing.T, s *scene) {
 	var got []string
 	if err != nil || json.Unmarshal(output, &got) != nil || !slices.Equal(got, want) {
 		t.Errorf("TypeScript: %v: %s, want %v", err, output, want)
+	}
+
+	// examples/receiver.ts is a destination that holds both secrets.
+	compile(t, dir, "../../sdk/ts/examples/receiver.ts")
+	receiver := exec.CommandContext(t.Context(), "node", "receiver.js")
+	receiver.Dir, receiver.Env = dir, append(os.Environ(), "PORT=0", "KAPSEL_SECRET="+all[0].secret+","+all[1].secret)
+	stdout, err := receiver.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := receiver.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer receiver.Wait()
+	defer receiver.Process.Kill()
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	var listening struct{ Port int }
+	if err != nil || json.Unmarshal([]byte(strings.TrimPrefix(line, "listening ")), &listening) != nil {
+		t.Fatalf("the receiver said %q: %v", line, err)
+	}
+	for _, d := range all {
+		for status, body := range map[int][]byte{http.StatusNoContent: d.body, http.StatusUnauthorized: append([]byte("x"), d.body...)} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/", listening.Port), bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header = d.header.Clone()
+			request.Header.Del("Content-Length")
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			if response.StatusCode != status {
+				t.Errorf("the receiver answered %d to %q, want %d", response.StatusCode, body, status)
+			}
+		}
 	}
 }
