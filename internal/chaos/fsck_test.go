@@ -58,6 +58,7 @@ func TestFsckFindsEachKindOfDamage(t *testing.T) {
 		"an event is removed":           {"have their event", `delete from events where event_id = (select event_id from dedup_keys limit 1)`},
 		"a queue row without its event": {"queue rows", `insert into delivery_queue select tenant_id, gen_random_uuid(), ('ffffffff-' || substr(gen_random_uuid()::text, 10))::uuid, endpoint_id, null, 0, now() from events limit 1`},
 		"a delivered one is queued":     {"just one", `insert into delivery_queue select a.tenant_id, a.delivery_id, a.event_id, e.endpoint_id, null, 1, now() from attempts a join events e using (event_id) where leaf_index = 3`},
+		"one is delivered twice":        {"just one", `update attempts a set leaf = b.leaf, delivery_id = b.delivery_id from attempts b where a.leaf_index = 8 and b.leaf_index = 9`},
 		"a dead one is queued":          {"two of", `insert into delivery_queue select tenant_id, dead_letter_id, event_id, endpoint_id, null, 0, now() from dead_letters`},
 		"a dead one is cancelled":       {"two of", `insert into cancellations select tenant_id, dead_letter_id, event_id, gen_random_uuid(), 0, 'x' from dead_letters`},
 		"a lease of an unknown node":    {"leases", `insert into delivery_queue select tenant_id, gen_random_uuid(), event_id, endpoint_id, null, 0, now() + interval '1 minute', gen_random_uuid() from events limit 1`},

@@ -35,7 +35,7 @@ type delivery struct {
 }
 
 // tries are the attempts of one number: one, or more when a node lost its lease while its attempt was under way.
-type tries struct{ count, succeeded, unsure int }
+type tries struct{ count, succeeded, unsure int } // succeeded: in time
 
 // checkDeliveries checks that each delivery with attempts is in just one place, and that its attempts are numbered from 1
 // without gap.
@@ -106,25 +106,20 @@ func (d *delivery) add(attempt *leafv1.Attempt) {
 	d.last = max(d.last, number)
 }
 
-// checkPlace finds deliveries in no place or in several. A success whose node had lost its lease closed nothing, so it
-// does not count as a place: there is an attempt of unknown end with the same number, or there will be.
+// checkPlace finds deliveries in no place or in several, or delivered twice. A success that came too late closed nothing; nor
+// did that of an attempt which was under way when its delivery was cancelled.
 func (d *delivery) checkPlace(check *Check) {
-	var delivered, fenced bool
+	successes := 0
 	for number, t := range d.numbers {
-		if t.succeeded == 0 {
-			continue
-		}
-		if t.unsure > 0 || d.beingTaken && int64(number) > int64(*d.queued) || d.cancelled != nil && int64(number) > int64(*d.cancelled) {
-			fenced = true
-		} else {
-			delivered = true
+		if d.cancelled == nil || int64(number) <= int64(*d.cancelled) {
+			successes += t.succeeded
 		}
 	}
 	var in []string
 	for _, place := range []struct {
 		name string
 		is   bool
-	}{{"queued", d.queued != nil}, {"dead", d.dead != nil}, {"cancelled", d.cancelled != nil}, {"delivered", delivered}} {
+	}{{"queued", d.queued != nil}, {"dead", d.dead != nil}, {"cancelled", d.cancelled != nil}, {"delivered", successes > 0}} {
 		if place.is {
 			in = append(in, place.name)
 		}
@@ -132,7 +127,9 @@ func (d *delivery) checkPlace(check *Check) {
 	switch {
 	case len(in) > 1:
 		check.violate(id.Delivery.Text(d.id), "is in several places: %v", in)
-	case len(in) == 0 && !fenced && !d.erased:
+	case successes > 1:
+		check.violate(id.Delivery.Text(d.id), "was delivered %d times in time", successes)
+	case len(in) == 0 && !d.erased:
 		check.violate(id.Delivery.Text(d.id), "has %d attempts, none of them final, and is in no place", len(d.numbers))
 	}
 }
