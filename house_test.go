@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"internal/tlog/checkpoint":   {"internal/tlog/merkle"},
 	"internal/tlog/merkle":       {},
 	"internal/watch":             {"store"},
-	"internal/tenant":            {"store"},
+	"internal/tenant":            {"internal/id", "store"},
 	"internal/route":             {"gen", "internal/fault", "internal/filter", "internal/id", "internal/jsonpath", "internal/schema", "internal/secret", "internal/signature", "store"},
 	"internal/filter":            {},
 	"internal/signature":         {"internal/jsonpath"},

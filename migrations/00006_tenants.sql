@@ -45,8 +45,22 @@ create table audit_entries (
   primary key (tenant_id, entry_id)
 );
 create index audit_entries_resource on audit_entries (tenant_id, resource_id, entry_id);
+
+-- +goose StatementBegin
+create function kapsel_audit_append_only() returns trigger language plpgsql as $$
+begin
+  raise exception 'the audit log is append-only' using errcode = 'integrity_constraint_violation';
+end
+$$;
+-- +goose StatementEnd
 create trigger audit_entries_append_only before update or delete or truncate on audit_entries
-  for each statement execute function kapsel_append_only();
+  for each statement execute function kapsel_audit_append_only();
+
+-- Deletion ------------------------------------------------------------------------------------------------------------
+
+-- A deleted tenant's row stays, so that its id and its audit log have a place.
+alter table tenants add column deleted_at timestamptz;  -- when DeleteTenant was called
+alter table tenants add column erased_at timestamptz;   -- when the last of its data was gone
 
 -- Change notices ------------------------------------------------------------------------------------------------------
 
@@ -76,7 +90,9 @@ create policy engine on audit_entries to kapsel_engine using (true) with check (
 grant select, insert on audit_entries to kapsel_tenant, kapsel_engine;
 
 create policy operator on tenants to kapsel_operator using (true) with check (true);
-create policy operator on api_keys for select to kapsel_operator using (true);
+create policy operator_reads on api_keys for select to kapsel_operator using (true);
+create policy operator_revokes on api_keys for update to kapsel_operator using (true) with check (true);
+create policy operator on erasures for insert to kapsel_operator with check (true);
 create policy operator on audit_entries for insert to kapsel_operator with check (true);
 -- +goose StatementBegin
 do $$
@@ -86,8 +102,14 @@ end
 $$;
 -- +goose StatementEnd
 grant select, insert, update on tenants to kapsel_operator;
-grant select (tenant_id, key_id) on api_keys to kapsel_operator;
+grant select (tenant_id, key_id, revoked_at) on api_keys to kapsel_operator;
+grant update (revoked_at) on api_keys to kapsel_operator;
 grant insert on audit_entries to kapsel_operator;
+grant insert (tenant_id, event_id, reason) on erasures to kapsel_operator;
+
+-- The last steps of a deletion.
+grant delete on replays to kapsel_engine;
+grant update (reason) on cancellations to kapsel_engine;
 
 -- A tenant's administrator may rename it.
 grant update (display_name, updated_at) on tenants to kapsel_tenant;

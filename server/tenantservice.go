@@ -128,6 +128,50 @@ func (s *tenantService) UpdateTenant(ctx context.Context, request *kapselv1.Upda
 	if err != nil {
 		return nil, err
 	}
+	s.Authenticator.Forget()
+	s.applyRoutes(ctx)
+	return response, nil
+}
+
+// DeleteTenant ends a tenant's keys, intake and deliveries at once. The rest is done step by step: see tenant.Deletions and
+// ledger.Eraser.
+func (s *tenantService) DeleteTenant(ctx context.Context, request *kapselv1.DeleteTenantRequest) (*kapselv1.DeleteTenantResponse, error) {
+	tenantID, err := tenantFor(ctx, request.TenantId)
+	if err != nil {
+		return nil, err
+	}
+	response := new(kapselv1.DeleteTenantResponse)
+	err = s.DB.AsOperator(ctx, func(tx pgx.Tx) error {
+		present, err := s.DB.LockTenant(ctx, tx, tenantID)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return noSuchTenant()
+		}
+		if err != nil {
+			return err
+		}
+		if err := checkEtag(request.Etag, etag(present.UpdatedAt)); err != nil {
+			return err
+		}
+		if present.State == tenantDeleting { // begun before
+			response.Tenant = describeTenant(present)
+			return nil
+		}
+		if present, err = s.DB.BeginTenantDeletion(ctx, tx, tenantID); err != nil {
+			return err
+		}
+		if err := s.DB.RevokeAPIKeysOfTenant(ctx, tx, tenantID); err != nil {
+			return err
+		}
+		if err := s.DB.RequestTenantErasure(ctx, tx, tenantID); err != nil {
+			return err
+		}
+		response.Tenant = describeTenant(present)
+		return s.audit(ctx, tx, tenantID, request.TenantId, "")
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Authenticator.Forget()
 	s.applyRoutes(ctx)
 	return response, nil
 }
@@ -198,6 +242,7 @@ func describeTenant(row store.Tenant) *kapselv1.Tenant {
 	return &kapselv1.Tenant{
 		Id: id.Tenant.Text(row.TenantID), DisplayName: row.DisplayName, State: state, Limits: describeLimits(row),
 		CreateTime: timestamppb.New(row.CreatedAt), UpdateTime: timestamppb.New(row.UpdatedAt), Etag: etag(row.UpdatedAt),
+		DeleteTime: timestamp(row.DeletedAt), EraseTime: timestamp(row.ErasedAt),
 	}
 }
 

@@ -202,6 +202,8 @@ type Tenant struct {
 	MaxDestinations         *int32
 	CreatedAt               time.Time
 	UpdatedAt               time.Time
+	DeletedAt               *time.Time
+	ErasedAt                *time.Time
 	IngestBytesPerDay       *int64
 	MaxBodyBytes            *int32
 	PayloadRetentionSeconds *int32

@@ -127,7 +127,7 @@ func (q *Queries) GetAPIKey(ctx context.Context, db DBTX, tenantID uuid.UUID, ke
 }
 
 const getTenant = `-- name: GetTenant :one
-select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds from tenants where tenant_id = $1
+select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, deleted_at, erased_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds from tenants where tenant_id = $1
 `
 
 func (q *Queries) GetTenant(ctx context.Context, db DBTX, tenantID uuid.UUID) (Tenant, error) {
@@ -144,6 +144,8 @@ func (q *Queries) GetTenant(ctx context.Context, db DBTX, tenantID uuid.UUID) (T
 		&i.MaxDestinations,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.DeletedAt,
+		&i.ErasedAt,
 		&i.IngestBytesPerDay,
 		&i.MaxBodyBytes,
 		&i.PayloadRetentionSeconds,
@@ -188,7 +190,7 @@ func (q *Queries) ListAPIKeys(ctx context.Context, db DBTX, tenantID uuid.UUID, 
 }
 
 const listTenants = `-- name: ListTenants :many
-select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds from tenants where tenant_id < $1 and tenant_id <> kapsel_operator_tenant()
+select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, deleted_at, erased_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds from tenants where tenant_id < $1 and tenant_id <> kapsel_operator_tenant()
 order by tenant_id desc limit $2::integer
 `
 
@@ -213,6 +215,8 @@ func (q *Queries) ListTenants(ctx context.Context, db DBTX, beforeID uuid.UUID, 
 			&i.MaxDestinations,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.DeletedAt,
+			&i.ErasedAt,
 			&i.IngestBytesPerDay,
 			&i.MaxBodyBytes,
 			&i.PayloadRetentionSeconds,
@@ -228,7 +232,7 @@ func (q *Queries) ListTenants(ctx context.Context, db DBTX, beforeID uuid.UUID, 
 }
 
 const lockTenant = `-- name: LockTenant :one
-select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds from tenants where tenant_id = $1 and tenant_id <> kapsel_operator_tenant() for update
+select tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, deleted_at, erased_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds from tenants where tenant_id = $1 and tenant_id <> kapsel_operator_tenant() for update
 `
 
 // First of each change, as for endpoints.
@@ -246,6 +250,8 @@ func (q *Queries) LockTenant(ctx context.Context, db DBTX, tenantID uuid.UUID) (
 		&i.MaxDestinations,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.DeletedAt,
+		&i.ErasedAt,
 		&i.IngestBytesPerDay,
 		&i.MaxBodyBytes,
 		&i.PayloadRetentionSeconds,
@@ -256,7 +262,7 @@ func (q *Queries) LockTenant(ctx context.Context, db DBTX, tenantID uuid.UUID) (
 const renameTenant = `-- name: RenameTenant :one
 update tenants set display_name = $1, updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 where tenant_id = $2
-returning tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds
+returning tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, deleted_at, erased_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds
 `
 
 // By the tenant itself, which may change nothing else.
@@ -274,6 +280,8 @@ func (q *Queries) RenameTenant(ctx context.Context, db DBTX, displayName string,
 		&i.MaxDestinations,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.DeletedAt,
+		&i.ErasedAt,
 		&i.IngestBytesPerDay,
 		&i.MaxBodyBytes,
 		&i.PayloadRetentionSeconds,
@@ -324,7 +332,7 @@ update tenants set display_name = $1, state = $2, ingest_per_second = $3,
   payload_retention_seconds = $10,
   updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
 where tenant_id = $11
-returning tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds
+returning tenant_id, display_name, state, ingest_per_second, ingest_burst, ingest_per_day, max_endpoints, max_destinations, created_at, updated_at, deleted_at, erased_at, ingest_bytes_per_day, max_body_bytes, payload_retention_seconds
 `
 
 type UpdateTenantParams struct {
@@ -368,6 +376,8 @@ func (q *Queries) UpdateTenant(ctx context.Context, db DBTX, arg UpdateTenantPar
 		&i.MaxDestinations,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.DeletedAt,
+		&i.ErasedAt,
 		&i.IngestBytesPerDay,
 		&i.MaxBodyBytes,
 		&i.PayloadRetentionSeconds,

@@ -189,6 +189,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("membership", n.members.Run)
 	n.add("maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
 	n.add("notices", notices.Run)
+	n.add("deletions", tenant.NewDeletions(n.db, log.With("component", "deletions")).Run)
 	n.add("routes", n.routes.Run)
 	n.add("API keys", func(ctx context.Context) error { return authenticator.Run(ctx, log.With("component", "API keys")) })
 	n.add("heads", follower.Run)

@@ -34,6 +34,8 @@ const (
 	defaultDedupWindow = 24 * time.Hour
 	// tenantActive is the only state of a tenant in which anything is taken in or delivered.
 	tenantActive = "active"
+	// tenantDeleting has no endpoints here; its destinations hold what is left until it is cancelled.
+	tenantDeleting = "deleting"
 )
 
 // load reads the whole configuration. A row that cannot be compiled makes only its own endpoint or destination
@@ -96,7 +98,9 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapsho
 		if err == nil {
 			err = compileOutbound(destination, row, opened[row.DestinationID])
 		}
-		if err != nil {
+		if row.TenantState == tenantDeleting { // its secrets go first
+			destination = brokenDestination(row, errDeleting)
+		} else if err != nil {
 			problems = append(problems, fmt.Errorf("destination %s: %w", id.Destination.Text(row.DestinationID), err))
 			// Its deliveries are held, never sent in another way than was asked for.
 			destination = brokenDestination(row, err)

@@ -13,6 +13,8 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/signature"
 )
 
+var errDeleting = errors.New("its tenant is being deleted")
+
 var errUnreadableSecret = errors.New("a signing secret cannot be decrypted: restore the keyset that it was encrypted with, or rotate the secret with an overlap of 0s")
 
 // compileSigning makes the signer of a destination by its stored signing, and the names of its headers. Whatever is not

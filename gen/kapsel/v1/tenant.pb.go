@@ -165,7 +165,12 @@ type Tenant struct {
 	// When it was last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Changes with each change of the resource. Send it back with an update to be sure that nothing changed in between.
-	Etag          string `protobuf:"bytes,7,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,7,opt,name=etag,proto3" json:"etag,omitempty"`
+	// When DeleteTenant was called. Unset: it was not.
+	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
+	// When the last of a deleted tenant's data was gone, ten minutes after delete_time at the earliest: an attempt that was
+	// under way may be recorded until then. Unset: not yet.
+	EraseTime     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=erase_time,json=eraseTime,proto3" json:"erase_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -247,6 +252,20 @@ func (x *Tenant) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Tenant) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
+}
+
+func (x *Tenant) GetEraseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EraseTime
+	}
+	return nil
 }
 
 // TenantLimits is what a tenant may use. 0 means no limit, or for a span of time the server's default.
@@ -1789,7 +1808,7 @@ var File_kapsel_v1_tenant_proto protoreflect.FileDescriptor
 
 const file_kapsel_v1_tenant_proto_rawDesc = "" +
 	"\n" +
-	"\x16kapsel/v1/tenant.proto\x12\tkapsel.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16kapsel/v1/common.proto\"\xcf\x02\n" +
+	"\x16kapsel/v1/tenant.proto\x12\tkapsel.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16kapsel/v1/common.proto\"\xd1\x03\n" +
 	"\x06Tenant\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12*\n" +
 	"\fdisplay_name\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\vdisplayName\x126\n" +
@@ -1799,7 +1818,11 @@ const file_kapsel_v1_tenant_proto_rawDesc = "" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"updateTime\x12\x17\n" +
-	"\x04etag\x18\a \x01(\tB\x03\xe0A\x03R\x04etag\"\xd4\x03\n" +
+	"\x04etag\x18\a \x01(\tB\x03\xe0A\x03R\x04etag\x12@\n" +
+	"\vdelete_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
+	"deleteTime\x12>\n" +
+	"\n" +
+	"erase_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\teraseTime\"\xd4\x03\n" +
 	"\fTenantLimits\x127\n" +
 	"\x11ingest_per_second\x18\x01 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\x0fingestPerSecond\x12.\n" +
 	"\fingest_burst\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\vingestBurst\x12-\n" +
@@ -1990,56 +2013,58 @@ var file_kapsel_v1_tenant_proto_depIdxs = []int32{
 	3,  // 1: kapsel.v1.Tenant.limits:type_name -> kapsel.v1.TenantLimits
 	27, // 2: kapsel.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
 	27, // 3: kapsel.v1.Tenant.update_time:type_name -> google.protobuf.Timestamp
-	28, // 4: kapsel.v1.TenantLimits.payload_retention:type_name -> google.protobuf.Duration
-	1,  // 5: kapsel.v1.ApiKey.scopes:type_name -> kapsel.v1.ApiKeyScope
-	27, // 6: kapsel.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 7: kapsel.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	27, // 8: kapsel.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
-	27, // 9: kapsel.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	27, // 10: kapsel.v1.UsageDay.day:type_name -> google.protobuf.Timestamp
-	27, // 11: kapsel.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	2,  // 12: kapsel.v1.CreateTenantRequest.tenant:type_name -> kapsel.v1.Tenant
-	2,  // 13: kapsel.v1.CreateTenantResponse.tenant:type_name -> kapsel.v1.Tenant
-	2,  // 14: kapsel.v1.GetTenantResponse.tenant:type_name -> kapsel.v1.Tenant
-	2,  // 15: kapsel.v1.ListTenantsResponse.tenants:type_name -> kapsel.v1.Tenant
-	2,  // 16: kapsel.v1.UpdateTenantRequest.tenant:type_name -> kapsel.v1.Tenant
-	29, // 17: kapsel.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 18: kapsel.v1.UpdateTenantResponse.tenant:type_name -> kapsel.v1.Tenant
-	2,  // 19: kapsel.v1.DeleteTenantResponse.tenant:type_name -> kapsel.v1.Tenant
-	30, // 20: kapsel.v1.GetUsageRequest.range:type_name -> kapsel.v1.TimeRange
-	5,  // 21: kapsel.v1.GetUsageResponse.days:type_name -> kapsel.v1.UsageDay
-	3,  // 22: kapsel.v1.GetUsageResponse.limits:type_name -> kapsel.v1.TenantLimits
-	4,  // 23: kapsel.v1.CreateApiKeyRequest.api_key:type_name -> kapsel.v1.ApiKey
-	4,  // 24: kapsel.v1.CreateApiKeyResponse.api_key:type_name -> kapsel.v1.ApiKey
-	4,  // 25: kapsel.v1.ListApiKeysResponse.api_keys:type_name -> kapsel.v1.ApiKey
-	4,  // 26: kapsel.v1.RevokeApiKeyResponse.api_key:type_name -> kapsel.v1.ApiKey
-	30, // 27: kapsel.v1.ListAuditEntriesRequest.range:type_name -> kapsel.v1.TimeRange
-	6,  // 28: kapsel.v1.ListAuditEntriesResponse.entries:type_name -> kapsel.v1.AuditEntry
-	7,  // 29: kapsel.v1.TenantService.CreateTenant:input_type -> kapsel.v1.CreateTenantRequest
-	9,  // 30: kapsel.v1.TenantService.GetTenant:input_type -> kapsel.v1.GetTenantRequest
-	11, // 31: kapsel.v1.TenantService.ListTenants:input_type -> kapsel.v1.ListTenantsRequest
-	13, // 32: kapsel.v1.TenantService.UpdateTenant:input_type -> kapsel.v1.UpdateTenantRequest
-	15, // 33: kapsel.v1.TenantService.DeleteTenant:input_type -> kapsel.v1.DeleteTenantRequest
-	17, // 34: kapsel.v1.TenantService.GetUsage:input_type -> kapsel.v1.GetUsageRequest
-	19, // 35: kapsel.v1.TenantService.CreateApiKey:input_type -> kapsel.v1.CreateApiKeyRequest
-	21, // 36: kapsel.v1.TenantService.ListApiKeys:input_type -> kapsel.v1.ListApiKeysRequest
-	23, // 37: kapsel.v1.TenantService.RevokeApiKey:input_type -> kapsel.v1.RevokeApiKeyRequest
-	25, // 38: kapsel.v1.TenantService.ListAuditEntries:input_type -> kapsel.v1.ListAuditEntriesRequest
-	8,  // 39: kapsel.v1.TenantService.CreateTenant:output_type -> kapsel.v1.CreateTenantResponse
-	10, // 40: kapsel.v1.TenantService.GetTenant:output_type -> kapsel.v1.GetTenantResponse
-	12, // 41: kapsel.v1.TenantService.ListTenants:output_type -> kapsel.v1.ListTenantsResponse
-	14, // 42: kapsel.v1.TenantService.UpdateTenant:output_type -> kapsel.v1.UpdateTenantResponse
-	16, // 43: kapsel.v1.TenantService.DeleteTenant:output_type -> kapsel.v1.DeleteTenantResponse
-	18, // 44: kapsel.v1.TenantService.GetUsage:output_type -> kapsel.v1.GetUsageResponse
-	20, // 45: kapsel.v1.TenantService.CreateApiKey:output_type -> kapsel.v1.CreateApiKeyResponse
-	22, // 46: kapsel.v1.TenantService.ListApiKeys:output_type -> kapsel.v1.ListApiKeysResponse
-	24, // 47: kapsel.v1.TenantService.RevokeApiKey:output_type -> kapsel.v1.RevokeApiKeyResponse
-	26, // 48: kapsel.v1.TenantService.ListAuditEntries:output_type -> kapsel.v1.ListAuditEntriesResponse
-	39, // [39:49] is the sub-list for method output_type
-	29, // [29:39] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	27, // 4: kapsel.v1.Tenant.delete_time:type_name -> google.protobuf.Timestamp
+	27, // 5: kapsel.v1.Tenant.erase_time:type_name -> google.protobuf.Timestamp
+	28, // 6: kapsel.v1.TenantLimits.payload_retention:type_name -> google.protobuf.Duration
+	1,  // 7: kapsel.v1.ApiKey.scopes:type_name -> kapsel.v1.ApiKeyScope
+	27, // 8: kapsel.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 9: kapsel.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	27, // 10: kapsel.v1.ApiKey.last_use_time:type_name -> google.protobuf.Timestamp
+	27, // 11: kapsel.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	27, // 12: kapsel.v1.UsageDay.day:type_name -> google.protobuf.Timestamp
+	27, // 13: kapsel.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	2,  // 14: kapsel.v1.CreateTenantRequest.tenant:type_name -> kapsel.v1.Tenant
+	2,  // 15: kapsel.v1.CreateTenantResponse.tenant:type_name -> kapsel.v1.Tenant
+	2,  // 16: kapsel.v1.GetTenantResponse.tenant:type_name -> kapsel.v1.Tenant
+	2,  // 17: kapsel.v1.ListTenantsResponse.tenants:type_name -> kapsel.v1.Tenant
+	2,  // 18: kapsel.v1.UpdateTenantRequest.tenant:type_name -> kapsel.v1.Tenant
+	29, // 19: kapsel.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 20: kapsel.v1.UpdateTenantResponse.tenant:type_name -> kapsel.v1.Tenant
+	2,  // 21: kapsel.v1.DeleteTenantResponse.tenant:type_name -> kapsel.v1.Tenant
+	30, // 22: kapsel.v1.GetUsageRequest.range:type_name -> kapsel.v1.TimeRange
+	5,  // 23: kapsel.v1.GetUsageResponse.days:type_name -> kapsel.v1.UsageDay
+	3,  // 24: kapsel.v1.GetUsageResponse.limits:type_name -> kapsel.v1.TenantLimits
+	4,  // 25: kapsel.v1.CreateApiKeyRequest.api_key:type_name -> kapsel.v1.ApiKey
+	4,  // 26: kapsel.v1.CreateApiKeyResponse.api_key:type_name -> kapsel.v1.ApiKey
+	4,  // 27: kapsel.v1.ListApiKeysResponse.api_keys:type_name -> kapsel.v1.ApiKey
+	4,  // 28: kapsel.v1.RevokeApiKeyResponse.api_key:type_name -> kapsel.v1.ApiKey
+	30, // 29: kapsel.v1.ListAuditEntriesRequest.range:type_name -> kapsel.v1.TimeRange
+	6,  // 30: kapsel.v1.ListAuditEntriesResponse.entries:type_name -> kapsel.v1.AuditEntry
+	7,  // 31: kapsel.v1.TenantService.CreateTenant:input_type -> kapsel.v1.CreateTenantRequest
+	9,  // 32: kapsel.v1.TenantService.GetTenant:input_type -> kapsel.v1.GetTenantRequest
+	11, // 33: kapsel.v1.TenantService.ListTenants:input_type -> kapsel.v1.ListTenantsRequest
+	13, // 34: kapsel.v1.TenantService.UpdateTenant:input_type -> kapsel.v1.UpdateTenantRequest
+	15, // 35: kapsel.v1.TenantService.DeleteTenant:input_type -> kapsel.v1.DeleteTenantRequest
+	17, // 36: kapsel.v1.TenantService.GetUsage:input_type -> kapsel.v1.GetUsageRequest
+	19, // 37: kapsel.v1.TenantService.CreateApiKey:input_type -> kapsel.v1.CreateApiKeyRequest
+	21, // 38: kapsel.v1.TenantService.ListApiKeys:input_type -> kapsel.v1.ListApiKeysRequest
+	23, // 39: kapsel.v1.TenantService.RevokeApiKey:input_type -> kapsel.v1.RevokeApiKeyRequest
+	25, // 40: kapsel.v1.TenantService.ListAuditEntries:input_type -> kapsel.v1.ListAuditEntriesRequest
+	8,  // 41: kapsel.v1.TenantService.CreateTenant:output_type -> kapsel.v1.CreateTenantResponse
+	10, // 42: kapsel.v1.TenantService.GetTenant:output_type -> kapsel.v1.GetTenantResponse
+	12, // 43: kapsel.v1.TenantService.ListTenants:output_type -> kapsel.v1.ListTenantsResponse
+	14, // 44: kapsel.v1.TenantService.UpdateTenant:output_type -> kapsel.v1.UpdateTenantResponse
+	16, // 45: kapsel.v1.TenantService.DeleteTenant:output_type -> kapsel.v1.DeleteTenantResponse
+	18, // 46: kapsel.v1.TenantService.GetUsage:output_type -> kapsel.v1.GetUsageResponse
+	20, // 47: kapsel.v1.TenantService.CreateApiKey:output_type -> kapsel.v1.CreateApiKeyResponse
+	22, // 48: kapsel.v1.TenantService.ListApiKeys:output_type -> kapsel.v1.ListApiKeysResponse
+	24, // 49: kapsel.v1.TenantService.RevokeApiKey:output_type -> kapsel.v1.RevokeApiKeyResponse
+	26, // 50: kapsel.v1.TenantService.ListAuditEntries:output_type -> kapsel.v1.ListAuditEntriesResponse
+	41, // [41:51] is the sub-list for method output_type
+	31, // [31:41] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_kapsel_v1_tenant_proto_init() }
