@@ -56,7 +56,7 @@ var afterDeletion = map[string]string{
 	"cancellations": "select count(*) from cancellations where reason <> '' and tenant_id = $1",
 	"redeliveries":  "",
 	"erasures":      "",
-	"usage_days":    "",
+	"tenant_usage":  "",
 }
 
 func TestDeletedTenantLeavesHashesOnly(t *testing.T) {

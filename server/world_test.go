@@ -88,7 +88,7 @@ func (r *rig) rows(tenantID uuid.UUID) string {
 	r.t.Helper()
 	var all strings.Builder
 	for _, table := range r.tenantTables() {
-		if table == "destination_traffic" || table == "destination_health" {
+		if slices.Contains([]string{"destination_traffic", "destination_health", "tenant_usage"}, table) {
 			continue
 		}
 		rows, _ := r.db.Engine().Query(r.t.Context(), fmt.Sprintf("select (to_jsonb(t) - 'last_used_at')::text from %s t where tenant_id = $1", table), tenantID)
