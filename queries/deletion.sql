@@ -28,6 +28,9 @@ with endpoint_rows as (
 ), destination_rows as (
   delete from destination_secrets s where s.ctid = any(array(select x.ctid from destination_secrets x where x.tenant_id = @tenant_id::uuid limit @max_rows::integer))
   returning 1
+), credential_rows as (
+  delete from destination_credentials s where s.ctid = any(array(select x.ctid from destination_credentials x where x.tenant_id = @tenant_id::uuid limit @max_rows::integer))
+  returning 1
 ), dedup_rows as (
   delete from dedup_keys s where s.ctid = any(array(select x.ctid from dedup_keys x where x.tenant_id = @tenant_id::uuid limit @max_rows::integer))
   returning 1
@@ -35,7 +38,7 @@ with endpoint_rows as (
   delete from operational_events s where s.ctid = any(array(select x.ctid from operational_events x where x.tenant_id = @tenant_id::uuid limit @max_rows::integer))
   returning 1
 )
-select (select count(*) from endpoint_rows) + (select count(*) from destination_rows) + (select count(*) from dedup_rows)
+select (select count(*) from endpoint_rows) + (select count(*) from destination_rows) + (select count(*) from credential_rows) + (select count(*) from dedup_rows)
   + (select count(*) from told) as removed;
 
 -- name: DeleteTenantConfiguration :one

@@ -26,7 +26,7 @@ func migrate(ctx context.Context, url string) error {
 }
 
 // shared are the tables without a tenant that a tenant's request may read: they hold hashes, heads and public keys.
-var shared = []string{"cosignatures", "log_keys", "log_sealers", "logs", "tiles", "tree_heads"}
+var shared = []string{"cosignatures", "leaf_hashes", "log_keys", "log_sealers", "logs", "tiles", "tree_heads"}
 
 // roles are those that the service works as.
 var roles = []string{"kapsel_tenant", "kapsel_engine", "kapsel_operator"}
@@ -132,6 +132,7 @@ func fill(t *testing.T, owner *pgx.Conn, table string, tenant uuid.UUID) {
 	err := owner.QueryRow(t.Context(), `select string_agg(quote_ident(attname), ', '), string_agg(case
 			when attname = 'tenant_id' then quote_literal($2::text)
 			when attname = 'payload_format' then quote_literal('any')
+			when attname = 'kind' and $1 = 'destination_credentials' then quote_literal('tls_key')
 			when attname = 'kind' then quote_literal('breaker_opened')
 			else case format_type(atttypid, null)
 				when 'uuid' then 'gen_random_uuid()' when 'text' then '''x''' when 'text[]' then '''{}''' when 'jsonb' then '''{}'''

@@ -20,6 +20,7 @@ type client struct {
 	events       kapselv1connect.EventServiceClient
 	deliveries   kapselv1connect.DeliveryServiceClient
 	attestation  kapselv1connect.AttestationServiceClient
+	tenants      kapselv1connect.TenantServiceClient
 }
 
 func newClient(url, apiKey string) client {
@@ -30,6 +31,7 @@ func newClient(url, apiKey string) client {
 		events:       kapselv1connect.NewEventServiceClient(c),
 		deliveries:   kapselv1connect.NewDeliveryServiceClient(c),
 		attestation:  kapselv1connect.NewAttestationServiceClient(c),
+		tenants:      kapselv1connect.NewTenantServiceClient(c),
 	}
 }
 

@@ -1,95 +1,304 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
-const keysTimeout = 30 * time.Second
+const (
+	keysTimeout = 30 * time.Second
+	scopePrefix = "API_KEY_SCOPE_"
+)
+
+// tenantScopes are all that a key of a tenant may have.
+var tenantScopes = []string{"ingest", "read", "manage", "admin"}
 
 func newKeys() *cobra.Command {
-	cmd := &cobra.Command{Use: "keys", Short: "Make API keys, with access to the database", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "keys", Short: "Make, list and revoke API keys", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError(errors.New("say what to do: kapsel keys create"))
+			return usageError(errors.New("say what to do: kapsel keys create, list or revoke"))
 		},
 	}
-	cmd.AddCommand(newKeysCreate())
+	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke())
 	return cmd
 }
 
+// keyFlags describe a new key.
+type keyFlags struct {
+	databaseURL, tenant, tenantName, name string
+	scopes                                []string
+	expires                               time.Duration
+	operator                              bool
+}
+
 func newKeysCreate() *cobra.Command {
-	var url, tenantText, tenantName string
+	var flags keyFlags
+	var server clientFlags
 	cmd := &cobra.Command{
-		Use: "create", Short: "Make an API key, and a tenant for it unless --tenant names one",
-		Long: `Makes an API key with all that a tenant may do, and prints it once: it cannot be shown again. With
---tenant the key is that tenant's, otherwise a new tenant is made. The schema must be there: see kapsel migrate.`,
+		Use: "create", Short: "Make an API key, over the API or on the database",
+		Long: `Makes an API key and prints it once: it cannot be shown again.
+
+With --database-url it is made on the database, which needs no key: so the first ones are made. --operator makes a key of
+the operator, who manages tenants; otherwise it is a key of --tenant, or of a new tenant. The schema must be there: see
+kapsel migrate.
+
+Without, the server of --url makes it, for the tenant of --api-key, or for --tenant if that is a key of the operator.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if url == "" {
-				return usageError(errors.New("database URL is missing: set --database-url or KAPSEL_DATABASE_URL"))
-			}
-			tenantID := uuid.Nil
-			if tenantText != "" {
-				var err error
-				if tenantID, err = id.Tenant.Parse(tenantText); err != nil {
-					return usageError(fmt.Errorf("--tenant: %w", err))
-				}
-			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), keysTimeout)
 			defer cancel()
-			db, err := store.Open(ctx, url)
+			create := flags.onDatabase
+			if flags.databaseURL == "" {
+				create = func(ctx context.Context) (string, string, error) { return flags.onServer(ctx, server) }
+			}
+			tenantText, key, err := create(ctx)
 			if err != nil {
 				return err
 			}
-			defer db.Close()
-			if tenantID == uuid.Nil {
-				if tenantID, err = createTenant(ctx, db, tenantName); err != nil {
-					return err
-				}
+			if tenantText != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "tenant %s\n", tenantText)
 			}
-			key, err := createAPIKey(ctx, db, tenantID)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "tenant %s\n", id.Tenant.Text(tenantID))
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), key)
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&url, "database-url", "", "the database of the service, as a connection URI")
-	cmd.Flags().StringVar(&tenantText, "tenant", "", "id of an existing tenant, tnt_…")
-	cmd.Flags().StringVar(&tenantName, "tenant-name", "First tenant", "name of the new tenant")
+	cmd.Flags().StringVar(&flags.databaseURL, "database-url", "", "the database of the service, as a connection URI")
+	cmd.Flags().BoolVar(&flags.operator, "operator", false, "make a key of the operator")
+	cmd.Flags().StringVar(&flags.tenant, "tenant", "", "id of an existing tenant, tnt_…")
+	cmd.Flags().StringVar(&flags.tenantName, "tenant-name", "First tenant", "name of the new tenant")
+	cmd.Flags().StringVar(&flags.name, "name", "", "name of the key, for people")
+	cmd.Flags().StringSliceVar(&flags.scopes, "scope", nil, "what the key may do: ingest, read, manage, admin (default all)")
+	cmd.Flags().DurationVar(&flags.expires, "expires", 0, "for how long the key is valid, such as 2160h; 0: for ever")
+	server.add(cmd.Flags())
 	return cmd
+}
+
+// check reads the tenant and completes the scopes.
+func (f *keyFlags) check() (tenantID uuid.UUID, err error) {
+	if f.tenant != "" {
+		if tenantID, err = id.Tenant.Parse(f.tenant); err != nil {
+			return uuid.Nil, usageError(fmt.Errorf("--tenant: %w", err))
+		}
+	}
+	if f.expires < 0 {
+		return uuid.Nil, usageError(errors.New("--expires is negative: say for how long the key is valid"))
+	}
+	if f.operator {
+		if f.tenant != "" || len(f.scopes) > 0 {
+			return uuid.Nil, usageError(errors.New("--operator contradicts --tenant and --scope: a key of the operator manages tenants, and nothing that is a tenant's"))
+		}
+		f.scopes = []string{string(tenant.Operator)}
+		return tenant.OperatorID, nil
+	}
+	for _, scope := range f.scopes {
+		if !slices.Contains(tenantScopes, scope) {
+			return uuid.Nil, usageError(fmt.Errorf("--scope: there is no %q: choose of %s", scope, strings.Join(tenantScopes, ", ")))
+		}
+	}
+	if len(f.scopes) == 0 {
+		f.scopes = tenantScopes
+	}
+	return tenantID, nil
+}
+
+func (f *keyFlags) onDatabase(ctx context.Context) (tenantText, key string, err error) {
+	tenantID, err := f.check()
+	if err != nil {
+		return "", "", err
+	}
+	db, err := store.Open(ctx, f.databaseURL)
+	if err != nil {
+		return "", "", err
+	}
+	defer db.Close()
+	if tenantID == uuid.Nil {
+		if tenantID, err = createTenant(ctx, db, f.tenantName); err != nil {
+			return "", "", err
+		}
+	}
+	if !f.operator {
+		tenantText = id.Tenant.Text(tenantID)
+	}
+	params := store.CreateAPIKeyParams{TenantID: tenantID, DisplayName: f.name, Scopes: f.scopes}
+	if f.expires > 0 {
+		at := time.Now().Add(f.expires)
+		params.ExpiresAt = &at
+	}
+	key, err = createKey(ctx, db, params)
+	return tenantText, key, err
+}
+
+func (f *keyFlags) onServer(ctx context.Context, server clientFlags) (tenantText, key string, err error) {
+	if _, err := f.check(); err != nil {
+		return "", "", err
+	}
+	d, err := server.demo()
+	if err != nil {
+		return "", "", err
+	}
+	request := &kapselv1.CreateApiKeyRequest{TenantId: f.tenant, ApiKey: &kapselv1.ApiKey{DisplayName: f.name}}
+	for _, scope := range f.scopes {
+		request.ApiKey.Scopes = append(request.ApiKey.Scopes, kapselv1.ApiKeyScope(kapselv1.ApiKeyScope_value[scopePrefix+strings.ToUpper(scope)]))
+	}
+	if f.expires > 0 {
+		request.ApiKey.ExpireTime = timestamppb.New(time.Now().Add(f.expires))
+	}
+	response, err := newClient(d.URL, d.APIKey).tenants.CreateApiKey(ctx, request)
+	if err != nil {
+		return "", "", fmt.Errorf("create API key: %w", err)
+	}
+	if !f.operator {
+		tenantText = response.ApiKey.TenantId
+	}
+	return tenantText, response.Secret, nil
+}
+
+func newKeysList() *cobra.Command {
+	var server clientFlags
+	var tenantText string
+	cmd := &cobra.Command{
+		Use: "list", Short: "List API keys, the newest first, without their values", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d, err := server.demo()
+			if err != nil {
+				return err
+			}
+			out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(out, "ID\tKEY\tSCOPES\tSTATE\tLAST USED\tNAME")
+			request := &kapselv1.ListApiKeysRequest{TenantId: tenantText, PageSize: 1000}
+			for {
+				page, err := newClient(d.URL, d.APIKey).tenants.ListApiKeys(cmd.Context(), request)
+				if err != nil {
+					return fmt.Errorf("list API keys: %w", err)
+				}
+				for _, key := range page.ApiKeys {
+					var scopes []string
+					for _, scope := range key.Scopes {
+						scopes = append(scopes, strings.ToLower(strings.TrimPrefix(scope.String(), scopePrefix)))
+					}
+					used := "never"
+					if key.LastUseTime != nil {
+						used = key.LastUseTime.AsTime().Format(time.DateTime)
+					}
+					fmt.Fprintf(out, "%s\t%s…\t%s\t%s\t%s\t%s\n", key.Id, key.Hint, strings.Join(scopes, ","), keyState(key, time.Now()), used, key.DisplayName)
+				}
+				if request.PageToken = page.NextPageToken; request.PageToken == "" {
+					return out.Flush()
+				}
+			}
+		},
+	}
+	cmd.Flags().StringVar(&tenantText, "tenant", "", "id of a tenant, tnt_…, for a key of the operator (default the key's own)")
+	server.add(cmd.Flags())
+	return cmd
+}
+
+func keyState(key *kapselv1.ApiKey, now time.Time) string {
+	switch {
+	case key.RevokeTime != nil:
+		return "revoked"
+	case key.ExpireTime != nil && !now.Before(key.ExpireTime.AsTime()):
+		return "expired"
+	case key.ExpireTime != nil:
+		return "until " + key.ExpireTime.AsTime().Format(time.DateOnly)
+	}
+	return "valid"
+}
+
+func newKeysRevoke() *cobra.Command {
+	var server clientFlags
+	cmd := &cobra.Command{
+		Use: "revoke KEY_ID", Short: "Revoke an API key, on every node within two seconds", Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, err := server.demo()
+			if err != nil {
+				return err
+			}
+			response, err := newClient(d.URL, d.APIKey).tenants.RevokeApiKey(cmd.Context(), &kapselv1.RevokeApiKeyRequest{ApiKeyId: args[0]})
+			if err != nil {
+				return fmt.Errorf("revoke API key: %w", err)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s (%s…) revoked at %s\n", response.ApiKey.Id, response.ApiKey.Hint, response.ApiKey.RevokeTime.AsTime().Format(time.DateTime))
+			return nil
+		},
+	}
+	server.add(cmd.Flags())
+	return cmd
+}
+
+// exactArgs is cobra.ExactArgs, for commands below another one: a wrong number is a wrong call.
+func exactArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
+			return usageError(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
+		}
+		return nil
+	}
+}
+
+// audit writes down what is done on the database itself, where no API key says by whom.
+func audit(ctx context.Context, db *store.DB, tx pgx.Tx, tenantID uuid.UUID, action, resource string) error {
+	return db.WriteAuditEntry(ctx, tx, store.WriteAuditEntryParams{
+		TenantID: tenantID, EntryID: id.New(), Actor: "operator", Action: action, ResourceID: resource,
+		Detail: "by the command line, on the database",
+	})
 }
 
 func createTenant(ctx context.Context, db *store.DB, name string) (uuid.UUID, error) {
 	tenantID := id.New()
-	if err := db.CreateTenant(ctx, db.Engine(), tenantID, name); err != nil {
+	err := pgx.BeginFunc(ctx, db.Engine(), func(tx pgx.Tx) error {
+		if err := db.CreateTenant(ctx, tx, tenantID, name); err != nil {
+			return err
+		}
+		return audit(ctx, db, tx, tenantID, "CreateTenant", id.Tenant.Text(tenantID))
+	})
+	if err != nil {
 		return uuid.Nil, fmt.Errorf("create tenant: %w", err)
 	}
 	return tenantID, nil
 }
 
-// createAPIKey makes a key of all that a tenant may do, and returns its text.
-func createAPIKey(ctx context.Context, db *store.DB, tenantID uuid.UUID) (string, error) {
+// createKey makes a key with the name, scopes and expiry of params, and returns its text.
+func createKey(ctx context.Context, db *store.DB, params store.CreateAPIKeyParams) (string, error) {
 	key := tenant.NewKey()
-	err := db.CreateAPIKey(ctx, db.Engine(), store.CreateAPIKeyParams{
-		TenantID: tenantID, KeyID: id.New(), DisplayName: "first key", Hint: key.Hint(), SecretHash: key.Hash(),
-		Scopes: []string{"ingest", "read", "manage", "admin"},
+	params.KeyID, params.Hint, params.SecretHash = id.New(), key.Hint(), key.Hash()
+	params.DisplayName = cmp.Or(params.DisplayName, "first key")
+	err := pgx.BeginFunc(ctx, db.Engine(), func(tx pgx.Tx) error {
+		if params.TenantID == tenant.OperatorID {
+			if err := db.EnsureOperatorTenant(ctx, tx); err != nil {
+				return err
+			}
+		}
+		if err := db.CreateAPIKey(ctx, tx, params); err != nil {
+			return err
+		}
+		return audit(ctx, db, tx, params.TenantID, "CreateApiKey", id.APIKey.Text(params.KeyID))
 	})
 	if err != nil {
-		return "", fmt.Errorf("create API key of %s: %w", id.Tenant.Text(tenantID), err)
+		return "", fmt.Errorf("create API key of %s: %w", id.Tenant.Text(params.TenantID), err)
 	}
 	return key.Text(), nil
+}
+
+// createAPIKey makes a key of all that a tenant may do, and returns its text.
+func createAPIKey(ctx context.Context, db *store.DB, tenantID uuid.UUID) (string, error) {
+	return createKey(ctx, db, store.CreateAPIKeyParams{TenantID: tenantID, Scopes: tenantScopes})
 }
 
 // createTenantWithKey makes a new tenant and returns its key.

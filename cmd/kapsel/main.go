@@ -75,7 +75,7 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 	root.AddCommand(
 		newDev(), newServe(),
 		newMigrate(), newFsck(), newState(), newHealth(),
-		newKeys(),
+		newKeys(), newTenants(),
 		newSend(),
 		newDeadLetters(), newReplay(),
 		newSeal(),
