@@ -1,7 +1,9 @@
 package kapsel_test
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +70,28 @@ func TestPackagesImportDownwardsOnly(t *testing.T) {
 			imported, ours := strings.CutPrefix(path, module)
 			if ours && !slices.ContainsFunc(allowed, func(a string) bool { return imported == a || strings.HasPrefix(imported, a+"/") }) {
 				t.Errorf("%s imports %s: it may import %v only", name, imported, allowed)
+			}
+		}
+	}
+}
+
+// Requests must not get at the engine's role: package server holds store.Requests, which has no way to it.
+func TestRequestsDoNotHoldTheEnginesPool(t *testing.T) {
+	files, err := filepath.Glob("server/*.go")
+	if err != nil || len(files) < 30 {
+		t.Fatalf("%d files of package server, %v", len(files), err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range []string{"store.DB\n", "store.DB ", "store.DB)", "store.DB,", "store.Open(", ".Engine()", "pgxpool"} {
+			if strings.Contains(string(source), word) {
+				t.Errorf("%s has %q: take store.Requests, or have a package behind the edge do it", file, strings.TrimSpace(word))
 			}
 		}
 	}

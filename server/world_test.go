@@ -17,14 +17,14 @@ type world struct {
 	account
 	operator account
 
-	endpoint                            *kapselv1.Endpoint
-	spare                               *kapselv1.Endpoint // without destinations
-	destination, paused                 *kapselv1.Destination
-	event, delivery, attempt            string // delivered
-	waiting                             string // delivery to the paused destination
-	defective                           string // event whose dead letter there is
-	replay, spareKey                    string
-	eventIDs, deliveryIDs, attemptTexts []string
+	endpoint                 *kapselv1.Endpoint
+	spare                    *kapselv1.Endpoint // without destinations
+	destination, paused      *kapselv1.Destination
+	event, delivery, attempt string // delivered
+	waiting                  string // delivery to the paused destination
+	defective                string // event whose dead letter there is
+	replay, spareKey         string
+	deliveryIDs              []string
 }
 
 // canary is in the payloads and names of a tenant, and nobody else's.

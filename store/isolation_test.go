@@ -214,6 +214,48 @@ func TestTenantSeesAndWritesOnlyItsOwnRows(t *testing.T) {
 	}
 }
 
+// The operator's role is for tenants as such. For what a tenant has, an operator's request is bound to that tenant.
+func TestOperatorsRoleReadsNothingOfATenant(t *testing.T) {
+	_, owner := open(t)
+	for privilege, want := range map[string][]string{
+		"select": {"api_keys", "tenants"}, "insert": {"audit_entries", "erasures", "tenants"}, "update": {"api_keys", "tenants"}, "references": nil,
+	} {
+		if got := names(t, owner, tables+" and has_any_column_privilege('kapsel_operator', c.oid, $1) order by 1", privilege); !slices.Equal(got, want) {
+			t.Errorf("the operator's role may %s %v, want %v", privilege, got, want)
+		}
+	}
+	if got := names(t, owner, tables+" and has_table_privilege('kapsel_operator', c.oid, 'delete, truncate, trigger') order by 1"); len(got) > 0 {
+		t.Errorf("the operator's role may delete from %v", got)
+	}
+	columns := names(t, owner, `select attname::text from pg_attribute where attrelid = 'api_keys'::regclass and attnum > 0
+		and has_column_privilege('kapsel_operator', 'api_keys'::regclass, attnum, 'select') order by 1`)
+	if !slices.Equal(columns, []string{"key_id", "revoked_at", "tenant_id"}) {
+		t.Errorf("the operator's role sees %v of API keys: never their hashes", columns)
+	}
+}
+
+// Entries are written once: neither the service nor a slip of the owner changes or removes one.
+func TestAuditLogIsAppendOnly(t *testing.T) {
+	db, owner := open(t)
+	tenant := id.New()
+	fill(t, owner, "audit_entries", tenant)
+	for _, statement := range []string{"update audit_entries set detail = ''", "delete from audit_entries", "truncate audit_entries"} {
+		if _, err := db.Engine().Exec(t.Context(), statement); !refused(err, permissionDenied) {
+			t.Errorf("the engine's %s: %v", statement, err)
+		}
+		err := db.AsTenant(t.Context(), tenant, func(tx pgx.Tx) error {
+			_, err := tx.Exec(t.Context(), statement)
+			return err
+		})
+		if !refused(err, permissionDenied) {
+			t.Errorf("a tenant's %s: %v", statement, err)
+		}
+		if _, err := owner.Exec(t.Context(), statement); !refused(err, "23000") || !strings.Contains(err.Error(), "append-only") {
+			t.Errorf("the owner's %s: %v", statement, err)
+		}
+	}
+}
+
 // The setting of one transaction must not live on in the connection that the next one gets.
 func TestTenantOfOneTransactionDoesNotLeakIntoTheNext(t *testing.T) {
 	db, owner := open(t)
