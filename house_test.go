@@ -13,8 +13,8 @@ const module = "github.com/kapsel-dev/kapsel/"
 
 // mayImport says which of our own packages each package may use (docs/architecture.md). Imports go down the list only.
 var mayImport = map[string][]string{
-	"cmd/kapsel":                 {"gen", "internal/bench", "internal/embedpg", "internal/fault", "internal/fsck", "internal/id", "internal/node", "internal/signature", "internal/telemetry", "internal/tenant", "internal/tlog", "sdk/go/verify", "server", "store"},
-	"internal/node":              {"internal/certificate", "internal/delivery", "internal/fault", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/route", "internal/secret", "internal/tenant", "internal/tlog", "internal/watch", "server", "store"},
+	"cmd/kapsel":                 {"gen", "internal/bench", "internal/embedpg", "internal/fault", "internal/fsck", "internal/id", "internal/node", "internal/retention", "internal/signature", "internal/telemetry", "internal/tenant", "internal/tlog", "sdk/go/verify", "server", "store"},
+	"internal/node":              {"internal/certificate", "internal/delivery", "internal/fault", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/retention", "internal/route", "internal/secret", "internal/tenant", "internal/tlog", "internal/watch", "server", "store"},
 	"server":                     {"gen", "internal/delivery", "internal/filter", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/route", "internal/schema", "internal/secret", "internal/signature", "internal/tenant", "internal/tlog", "internal/watch", "sdk/go/verify", "store"},
 	"internal/ingest":            {"internal/delivery", "internal/fault", "internal/filter", "internal/id", "internal/ledger", "internal/limit", "internal/route", "internal/signature", "store"},
 	"internal/delivery":          {"gen", "internal/fault", "internal/id", "internal/ledger", "internal/route", "store"},
@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"internal/tlog":              {"internal/fault", "internal/signer", "internal/tlog", "sdk/go/verify", "store"},
 	"internal/tlog/checkpoint":   {"internal/tlog/merkle"},
 	"internal/tlog/merkle":       {},
+	"internal/retention":         {"store"},
 	"internal/watch":             {"store"},
 	"internal/tenant":            {"internal/id", "store"},
 	"internal/route":             {"gen", "internal/fault", "internal/filter", "internal/id", "internal/jsonpath", "internal/schema", "internal/secret", "internal/signature", "store"},

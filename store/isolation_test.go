@@ -139,7 +139,7 @@ func fill(t *testing.T, owner *pgx.Conn, table string, tenant uuid.UUID) {
 				when 'date' then 'current_date'
 				when 'bytea' then 'sha256(gen_random_uuid()::text::bytea)' when 'boolean' then 'true'
 				when 'timestamp with time zone' then 'now()' else '(random() * 900)::int + 1' end end, ', ')
-		from pg_attribute where attrelid = $1::regclass and attnum > 0 and not attisdropped and attnotnull and not atthasdef`, table, tenant).
+		from pg_attribute where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attnotnull and not atthasdef`, table, tenant).
 		Scan(&columns, &values)
 	if err != nil {
 		t.Fatal(err)

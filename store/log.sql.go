@@ -164,9 +164,16 @@ const getLog = `-- name: GetLog :one
 select log_id, origin, next_index, created_at from logs where log_id = $1
 `
 
-func (q *Queries) GetLog(ctx context.Context, db DBTX, logID int32) (Log, error) {
+type GetLogRow struct {
+	LogID     int32
+	Origin    string
+	NextIndex int64
+	CreatedAt time.Time
+}
+
+func (q *Queries) GetLog(ctx context.Context, db DBTX, logID int32) (GetLogRow, error) {
 	row := db.QueryRow(ctx, getLog, logID)
-	var i Log
+	var i GetLogRow
 	err := row.Scan(
 		&i.LogID,
 		&i.Origin,

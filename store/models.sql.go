@@ -166,13 +166,6 @@ type Erasure struct {
 	FinishedAt    *time.Time
 }
 
-type Log struct {
-	LogID     int32
-	Origin    string
-	NextIndex int64
-	CreatedAt time.Time
-}
-
 type Replay struct {
 	TenantID      uuid.UUID
 	ReplayID      uuid.UUID

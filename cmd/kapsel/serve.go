@@ -16,6 +16,7 @@ import (
 
 	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/node"
+	"github.com/kapsel-dev/kapsel/internal/retention"
 	"github.com/kapsel-dev/kapsel/internal/telemetry"
 	"github.com/kapsel-dev/kapsel/server"
 	"github.com/kapsel-dev/kapsel/store"
@@ -55,6 +56,8 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.Int64Var(&f.config.SealLeaves, "seal-leaves", 100, "sign a tree head when so many leaves wait")
 	flags.DurationVar(&f.config.SealAge, "seal-age", 10*time.Second, "sign a tree head when the oldest leaf waits for so long")
 	flags.DurationVar(&f.config.KeepHeads, "keep-heads", 48*time.Hour, "keep every tree head for so long, then one an hour, after 30 days one a day")
+	flags.DurationVar(&f.config.KeepPayloads, "keep-payloads", retention.DefaultPayloads, "how long payloads are kept, unless a tenant's limits say otherwise")
+	flags.DurationVar(&f.config.KeepLedger, "keep-ledger", retention.DefaultLedger, "how long attempts and their leaves are kept")
 	flags.DurationVar(&f.config.Grace, "grace", time.Minute, "how long a shutdown may take")
 	flags.DurationVar(&f.config.PreStopDelay, "pre-stop-delay", 0, "how long to go on, not ready, before a shutdown: until the balancer knows")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -24,33 +23,24 @@ type row struct {
 	deadReason, deadAttempts         *int32 // of the dead letter that points here; nil: none does
 }
 
-// firstLeaf is the index of the first leaf that is kept. It is above 0 only if retention has dropped days: then the leaf
-// before it was signed before the oldest day that is kept.
+// firstLeaf is the index of the first leaf that is kept. It is above 0 only if retention has dropped days, which it says in logs.
 func (r *run) firstLeaf(ctx context.Context, next int64, check *Check) (int64, error) {
 	var first *int64
-	if err := r.tx.QueryRow(ctx, `select min(leaf_index) from attempts where log_id = $1`, r.LogID).Scan(&first); err != nil {
+	var kept int64
+	err := r.tx.QueryRow(ctx, `select (select min(leaf_index) from attempts where log_id = $1), first_index from logs where log_id = $1`,
+		r.LogID).Scan(&first, &kept)
+	if err != nil {
 		return 0, fmt.Errorf("find the first leaf: %w", err)
 	}
 	at := next
 	if first != nil {
 		at = *first
 	}
-	if at == 0 {
-		return 0, nil
-	}
-	var signedAt *time.Time
-	err := r.tx.QueryRow(ctx, `select min(signed_at) from tree_heads where log_id = $1 and tree_size >= $2`, r.LogID, at).Scan(&signedAt)
-	if err != nil {
-		return 0, fmt.Errorf("find the head of leaf %d: %w", at-1, err)
-	}
-	if signedAt == nil || signedAt.After(r.ledgerFrom.Add(sealSlack)) {
-		check.violate(leafName(0), "and all up to %d are missing, although retention has not dropped their day", at-1)
+	if at > kept {
+		check.violate(leafName(kept), "and all up to %d are missing, although retention has not dropped their day", at-1)
 	}
 	return at, nil
 }
-
-// sealSlack is how much later than its leaves a head may be signed.
-const sealSlack = time.Hour
 
 // checkBeyond finds leaves that the log has not counted.
 func (r *run) checkBeyond(ctx context.Context, next int64, check *Check) error {

@@ -25,7 +25,7 @@ var rules = []rule{
 		examined: `select count(*) from delivery_queue`,
 		violations: `select q.delivery_id, 'its event is not there'
 			from delivery_queue q
-			where kapsel_uuid_floor(@events_from) <= q.event_id
+			where kapsel_uuid_floor(greatest(@events_from, kapsel_events_from(q.tenant_id))) <= q.event_id
 			  and not exists (select from events e where e.tenant_id = q.tenant_id and e.event_id = q.event_id)`,
 	},
 	{
@@ -89,7 +89,7 @@ var rules = []rule{
 		examined: `select count(*) from dedup_keys`,
 		violations: `select d.event_id, 'is the first of a key, and is not there'
 			from dedup_keys d
-			where kapsel_uuid_floor(@events_from) <= d.event_id
+			where kapsel_uuid_floor(greatest(@events_from, kapsel_events_from(d.tenant_id))) <= d.event_id
 			  and not exists (select from events e where e.tenant_id = d.tenant_id and e.event_id = d.event_id)`,
 	},
 	{

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kapsel-dev/kapsel/internal/certificate"
 	"github.com/kapsel-dev/kapsel/internal/delivery"
+	"github.com/kapsel-dev/kapsel/internal/retention"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 	"github.com/kapsel-dev/kapsel/server"
 )
@@ -61,6 +62,10 @@ type Config struct {
 	// KeepHeads is for how long every tree head is kept; after that one of each hour, after 30 days one of each day.
 	// Default 48 h, at least 1 h.
 	KeepHeads time.Duration
+	// KeepPayloads is for how long payloads are kept, where a tenant does not say otherwise, and KeepLedger for how long attempts
+	// with their leaves are: both to the end of a day (UTC). Defaults 30 days and 7 years; at least 1 and 30 days.
+	KeepPayloads time.Duration
+	KeepLedger   time.Duration
 	// PreStopDelay is how long a node that stops says "not ready" and takes webhooks all the same, until its balancer has
 	// seen that. Default 0.
 	PreStopDelay time.Duration
@@ -97,6 +102,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.BreakerPause == 0 {
 		c.BreakerPause = delivery.DefaultBreakerPause
+	}
+	if c.KeepPayloads == 0 {
+		c.KeepPayloads = retention.DefaultPayloads
+	}
+	if c.KeepLedger == 0 {
+		c.KeepLedger = retention.DefaultLedger
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = defaultDrainTimeout
@@ -143,6 +154,12 @@ func (c Config) Validate() error {
 	errs = append(errs, c.validateTransport()...)
 	if c.Hold < 0 || c.Hold > time.Minute {
 		errs = append(errs, fmt.Errorf("hold %v is outside 0 to 1m", c.Hold))
+	}
+	if c.KeepPayloads < retention.MinPayloads {
+		errs = append(errs, fmt.Errorf("keep payloads %v is under %v", c.KeepPayloads, retention.MinPayloads))
+	}
+	if c.KeepLedger < retention.MinLedger || c.KeepLedger < c.KeepPayloads {
+		errs = append(errs, fmt.Errorf("keep ledger %v is under %v, or shorter than payloads are kept", c.KeepLedger, retention.MinLedger))
 	}
 	if c.BreakerPause < 10*time.Millisecond || c.BreakerPause > time.Hour {
 		errs = append(errs, fmt.Errorf("breaker pause %v is outside 10ms to 1h", c.BreakerPause))

@@ -26,6 +26,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/ingest"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/limit"
+	"github.com/kapsel-dev/kapsel/internal/retention"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
@@ -188,6 +189,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("eraser", eraser.Run)
 	n.add("membership", n.members.Run)
 	n.add("maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
+	n.add("retention", retention.New(n.db, n.config.KeepPayloads, n.config.KeepLedger, log.With("component", "retention")).Run)
 	n.add("notices", notices.Run)
 	n.add("deletions", tenant.NewDeletions(n.db, log.With("component", "deletions")).Run)
 	n.add("routes", n.routes.Run)
