@@ -22,6 +22,8 @@ type benchFlags struct {
 	backlog  int
 	limit    int
 	dead     string
+	leaves   int64
+	unsealed int64
 	keys     int
 	dataDir  string
 	profile  string
@@ -49,6 +51,7 @@ Scenarios, all but the first on a server of its own only:
   throughput  the load alone
   noisy       the load alone, then beside a dead destination with a backlog: its latency
   backlog     the same as fast as answered: its throughput, memory and connections
+  log         proofs, seals and watchers of a log of --leaves
   inflight    a sink that takes a second for each delivery: how many are in flight at once
   ordered     the load to a destination without order, then to one that orders by key: what order costs
   limit       the load alone, then beside another tenant that sends 20 times what it may: its latency`,
@@ -74,7 +77,7 @@ Scenarios, all but the first on a server of its own only:
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog, inflight, ordered or limit")
+	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog, inflight, ordered, log or limit")
 	f.StringVar(&flags.server.url, "url", "", "measure this running server instead of one of its own")
 	f.StringVar(&flags.server.apiKey, "api-key", "", "API key for --url; better in KAPSEL_API_KEY")
 	f.IntVar(&flags.config.Conns, "conns", bench.DefaultConns, "connections, each with one webhook in flight")
@@ -86,6 +89,8 @@ Scenarios, all but the first on a server of its own only:
 	f.IntVar(&flags.keys, "keys", 0, "keys that webhooks are ordered by (default 1000 for ordered)")
 	f.IntVar(&flags.limit, "limit", 100, "webhooks a second that the flooding tenant of limit may send")
 	f.StringVar(&flags.dead, "dead", deadRefuses, "what the dead destination does: refuse connections, or hang")
+	f.Int64Var(&flags.leaves, "leaves", 1_000_000, "leaves of the log that proofs come from, for log")
+	f.Int64Var(&flags.unsealed, "unsealed", 0, "leaves that wait for a sealer that was away, for log")
 	f.BoolVar(&flags.asJSON, "json", false, "print one JSON object")
 	f.StringVar(&flags.dataDir, "data-dir", "", "where PostgreSQL keeps its data (default a temporary directory)")
 	f.StringVar(&flags.profile, "cpuprofile", "", "write a CPU profile of the run to this file")
@@ -99,6 +104,7 @@ const (
 	scenarioInFlight   = "inflight"
 	scenarioLimit      = "limit"
 	scenarioOrdered    = "ordered"
+	scenarioLog        = "log"
 
 	deadRefuses = "refuse"
 	deadHangs   = "hang"
@@ -131,8 +137,9 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 		keys = orderedKeys
 	case scenarioLimit:
 		rate = noisyRate
+	case scenarioLog:
 	default:
-		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight, ordered, limit", b.scenario)
+		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight, ordered, limit, log", b.scenario)
 	}
 	if b.dead != deadRefuses && b.dead != deadHangs {
 		return fmt.Errorf("--dead: %q is neither refuse nor hang", b.dead)
@@ -148,6 +155,12 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 	}
 	if given.Changed("limit") && b.scenario != scenarioLimit {
 		return fmt.Errorf("--limit: scenario %s has no tenant with a limit", b.scenario)
+	}
+	if (given.Changed("leaves") || given.Changed("unsealed")) && b.scenario != scenarioLog {
+		return fmt.Errorf("--leaves and --unsealed: give them with --scenario log")
+	}
+	if b.leaves < 1 || b.leaves > maxBenchLeaves || b.unsealed < 0 || b.unsealed > maxBenchUnsealed {
+		return fmt.Errorf("--leaves is not in 1 to %d, or --unsealed not in 0 to %d", maxBenchLeaves, maxBenchUnsealed)
 	}
 	if b.scenario != scenarioThroughput && b.server.url != "" {
 		return fmt.Errorf("scenario %s needs a server of its own: it cannot have --url", b.scenario)
@@ -173,6 +186,9 @@ const slowDelivery = time.Second
 
 // run measures what the flags say.
 func (b *benchFlags) run(ctx context.Context) (_ benchReport, err error) {
+	if b.scenario == scenarioLog {
+		return b.runLog(ctx)
+	}
 	delay := time.Duration(0)
 	if b.scenario == scenarioInFlight {
 		delay = slowDelivery

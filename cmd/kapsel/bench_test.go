@@ -24,6 +24,9 @@ func TestBenchRefusesWhatAScenarioDoesNotTake(t *testing.T) {
 		{"--scenario noisy --url http://127.0.0.1:1 --api-key k", "server of its own"},
 		{"--scenario inflight --backlog 5", "no dead destination"},
 		{"--dead hang", "no dead destination"},
+		{"--leaves 5", "--scenario log"},
+		{"--scenario log --leaves 0", "--leaves"},
+		{"--scenario log --unsealed -1", "--unsealed"},
 		{"--keys 5", "--scenario ordered"},
 		{"--scenario ordered --keys 0", "--keys"},
 	} {
@@ -117,5 +120,26 @@ func TestScenariosRunOnAServerOfTheirOwn(t *testing.T) {
 		if result["lost"] != 0.0 {
 			t.Errorf("%s: lost %v", test.args, result["lost"])
 		}
+	}
+}
+
+// What the log scenario reports is measured: proofs verify, seals are whole, every watcher has every head.
+func TestBenchMeasuresTheLog(t *testing.T) {
+	flags := benchFlags{scenario: scenarioLog, leaves: 70_000, unsealed: 5000, notes: io.Discard}
+	report, err := flags.run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := report.(bench.LogResult)
+	for name, value := range map[string]float64{
+		"seal": got.Seal10k, "publish": got.Publish, "p50": got.InclusionP50, "p99": got.InclusionP99, "by hash": got.ByHashP99,
+		"consistency": got.ConsistP99, "verify": got.Verify, "watchers": got.WatchersLagP99, "catch-up": got.CatchUp.Seconds,
+	} {
+		if value <= 0 {
+			t.Errorf("%s: %v", name, value)
+		}
+	}
+	if got.Watchers != benchWatchers || got.Err() != nil || got.Leaves != 70_000 || got.CatchUp.Leaves != 5000 {
+		t.Errorf("got %+v", got)
 	}
 }

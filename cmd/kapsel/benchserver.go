@@ -34,11 +34,23 @@ type benchServer struct {
 
 	mu    sync.Mutex
 	seals []time.Duration
+	heads []benchHead
 	asked int64 // statements of the probe itself
+}
+
+// benchHead is a head that the server published.
+type benchHead struct {
+	tlog.SealStats
+	published time.Time
 }
 
 // startBenchServer starts one with a tenant. stop ends both.
 func startBenchServer(ctx context.Context, dataDir string) (_ *benchServer, stop func(*error), err error) {
+	return startPreparedServer(ctx, dataDir, func(*node.Config) error { return nil })
+}
+
+// startPreparedServer does the same on a database that prepare has filled.
+func startPreparedServer(ctx context.Context, dataDir string, prepare func(*node.Config) error) (_ *benchServer, stop func(*error), err error) {
 	relaxCollector()
 	stateDir, err := os.MkdirTemp("", "kapsel-bench-")
 	if err != nil {
@@ -60,10 +72,13 @@ func startBenchServer(ctx context.Context, dataDir string) (_ *benchServer, stop
 		stopPostgres(postgres, err)
 		os.RemoveAll(stateDir)
 	}
-	s.node, err = node.Start(ctx, node.Config{
+	config := node.Config{
 		DatabaseURL: s.databaseURL, Listen: "127.0.0.1:0", StateDir: filepath.Join(stateDir, "state"),
 		AllowedDestinations: loopback, SealAge: benchSealAge, Version: version(), Logger: log, OnSeal: s.sealed,
-	})
+	}
+	if err = prepare(&config); err == nil {
+		s.node, err = node.Start(ctx, config)
+	}
 	if err == nil {
 		err = s.addTenant(ctx)
 	}
@@ -87,6 +102,7 @@ func (s *benchServer) sealed(stats tlog.SealStats) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seals = append(s.seals, stats.Took)
+	s.heads = append(s.heads, benchHead{stats, time.Now()})
 }
 
 // Progress reads the log's row.

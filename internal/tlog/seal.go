@@ -64,7 +64,7 @@ func (s *Sealer) sealUntil(ctx context.Context, waiting backlog) error {
 			s.forget() // what the database holds now is not certain: load it again
 			return s.refuse(err)
 		}
-		stats := SealStats{Head: head, Leaves: head.Size - before, Waited: waiting.age, Took: time.Since(began)}
+		stats := SealStats{Head: head, Leaves: head.Size - before, Waited: waiting.age, Took: time.Since(began), Signed: s.signed}
 		s.Logger.DebugContext(ctx, "sealed", slog.Int64("log_id", int64(s.LogID)), slog.Int64("tree_size", head.Size),
 			slog.Int64("leaves", stats.Leaves), slog.Duration("took", stats.Took))
 		if s.OnSeal != nil {
@@ -191,6 +191,7 @@ func (s *Sealer) publish(ctx context.Context, c checkpoint.Checkpoint) (Head, er
 	if err != nil {
 		return Head{}, err
 	}
+	s.signed = time.Now()
 	if err := s.HighWater.advance(c); err != nil {
 		return Head{}, err
 	}

@@ -54,6 +54,7 @@ type SealStats struct {
 	Leaves int64         // how many it added
 	Waited time.Duration // age of the oldest of them when the seal began, by the database's clock
 	Took   time.Duration // from reading the leaves until the head was published
+	Signed time.Time     // when the signature was made
 }
 
 // Sealer turns recorded leaves into signed tree heads. Every node runs one; the lease picks the one that works.
@@ -71,6 +72,7 @@ type Sealer struct {
 	ahead     ahead                 // what is read already of the leaves after tree
 	since     time.Time             // no leaf after tree was recorded before this
 	renewed   time.Time             // when the lease was taken or renewed last
+	signed    time.Time             // when the last head was signed
 
 	sealed time.Time // when Run's last seal began; only its goroutine uses it
 }

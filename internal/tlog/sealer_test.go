@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 )
@@ -425,4 +426,71 @@ func BenchmarkSeal10000Leaves(b *testing.B) {
 		b.StartTimer()
 		r.flush(sealer)
 	}
+}
+
+// The leader is suspended between its signature and the publication, for longer than its lease. Another node leads, seals
+// more, and publishes. The first one wakes up: its head never appears, and it can lead again later, as its mark fits.
+func TestSealerPausedBeforePublicationWakesTooLate(t *testing.T) {
+	r := newRig(t)
+	paused, next := r.sealer("mark-paused", nil), r.sealer("mark-next", nil)
+	r.record(10, 0)
+	r.flush(paused)
+	r.record(7, 0)
+	schedule, err := fault.Parse("seed=1;sealer.after_highwater=delay:1:2s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fault.Enable(schedule)
+	t.Cleanup(func() { fault.Enable(nil) })
+	woken := make(chan error)
+	go func() { woken <- paused.Flush(r.ctx) }()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if text, err := os.ReadFile(filepath.Join(r.dir, "mark-paused")); err == nil && strings.Contains(string(text), `"size":17`) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the first sealer did not sign")
+		}
+	}
+	fault.Enable(nil)
+	r.tamper("update log_sealers set lease_expires_at = now() - interval '1 second'")
+	r.record(8, 0)
+	r.flush(next)
+	r.wantHead(25)
+	if err := <-woken; !errors.Is(err, ErrNotLeader) {
+		t.Errorf("the sealer that woke up: got %v, want ErrNotLeader", err)
+	}
+	r.wantHead(25)
+	if _, err := r.reader.HeadAt(r.ctx, 17); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the head that nobody was to see: %v", err)
+	}
+	if err := next.finish(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	r.record(1, 0)
+	r.flush(paused)
+	r.wantHead(26)
+	checkChain(t, r)
+}
+
+// Two sealers that each believe to lead publish at the same moment, many times: one chain comes out.
+func TestSealersThatBothBelieveToLeadMakeOneChain(t *testing.T) {
+	r := newRig(t)
+	one, two := r.sealer("mark-one", nil), r.sealer("mark-two", nil)
+	for range 15 {
+		r.record(11, 0)
+		results := make(chan error, 2)
+		for _, s := range []*Sealer{one, two} {
+			go func() { results <- s.Flush(r.ctx) }()
+		}
+		for range 2 {
+			if err := <-results; err != nil && !errors.Is(err, ErrNotLeader) {
+				t.Fatal(err)
+			}
+		}
+		r.tamper("update log_sealers set lease_owner = null") // and each may take it next time
+	}
+	r.flush(one)
+	r.wantHead(15 * 11)
+	checkChain(t, r)
 }
