@@ -33,9 +33,10 @@ select c.event_id, c.xmin::text as xid from cancellations c
 where c.tenant_id = @tenant_id and c.cancelled_at >= @since and age(c.xmin) <= age(cast(@oldest::text as xid));
 
 -- name: ChangedTenants :many
--- Which of some tenants one of the queries above may find something for.
+-- Which of some tenants one of the queries above may find something for. What is new is looked for from the end: there it is.
 select t.tenant_id::uuid as tenant_id from unnest(@tenant_ids::uuid[]) as t(tenant_id)
-where exists (select from events e where e.tenant_id = t.tenant_id and e.event_id > @after::uuid and age(e.xmin) <= age(cast(@oldest::text as xid)))
+where (select true from events e where e.tenant_id = t.tenant_id and e.event_id > @after::uuid and age(e.xmin) <= age(cast(@oldest::text as xid))
+    order by e.event_id desc limit 1)
   or exists (select from redeliveries r where r.tenant_id = t.tenant_id and r.delivery_id > @after::uuid and age(r.xmin) <= age(cast(@oldest::text as xid)))
   or exists (select from cancellations c where c.tenant_id = t.tenant_id and c.cancelled_at >= @since and age(c.xmin) <= age(cast(@oldest::text as xid)))
   or t.tenant_id in (select a.tenant_id from attempts a

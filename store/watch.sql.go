@@ -138,7 +138,8 @@ func (q *Queries) ChangedByLeaf(ctx context.Context, db DBTX, arg ChangedByLeafP
 
 const changedTenants = `-- name: ChangedTenants :many
 select t.tenant_id::uuid as tenant_id from unnest($1::uuid[]) as t(tenant_id)
-where exists (select from events e where e.tenant_id = t.tenant_id and e.event_id > $2::uuid and age(e.xmin) <= age(cast($3::text as xid)))
+where (select true from events e where e.tenant_id = t.tenant_id and e.event_id > $2::uuid and age(e.xmin) <= age(cast($3::text as xid))
+    order by e.event_id desc limit 1)
   or exists (select from redeliveries r where r.tenant_id = t.tenant_id and r.delivery_id > $2::uuid and age(r.xmin) <= age(cast($3::text as xid)))
   or exists (select from cancellations c where c.tenant_id = t.tenant_id and c.cancelled_at >= $4 and age(c.xmin) <= age(cast($3::text as xid)))
   or t.tenant_id in (select a.tenant_id from attempts a
@@ -155,7 +156,7 @@ type ChangedTenantsParams struct {
 	ToIndex   int64
 }
 
-// Which of some tenants one of the queries above may find something for.
+// Which of some tenants one of the queries above may find something for. What is new is looked for from the end: there it is.
 func (q *Queries) ChangedTenants(ctx context.Context, db DBTX, arg ChangedTenantsParams) ([]uuid.UUID, error) {
 	rows, err := db.Query(ctx, changedTenants,
 		arg.TenantIds,
