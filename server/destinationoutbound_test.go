@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect/v2"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
@@ -163,5 +164,30 @@ func TestUnreadableCredentialStopsTheDestination(t *testing.T) {
 	}
 	if got := must(a.destinations.SendTest(t.Context(), &kapselv1.SendTestRequest{DestinationId: good.Id}))(t).Attempt; got.StatusCode != 200 {
 		t.Errorf("the other destination: %v", got)
+	}
+}
+
+// A signing secret that does not open fails no list, and is replaced by a rotation.
+func TestUnreadableSecretFailsNoListAndCanBeRotated(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	e, _ := r.endpoint(a, &kapselv1.Endpoint{})
+	v1a := &kapselv1.Signing{Scheme: kapselv1.SigningScheme_SIGNING_SCHEME_V1A}
+	good := r.destination(a, &kapselv1.Destination{EndpointId: e.Id, Url: r.sink(200), Signing: v1a})
+	bad := r.destination(a, &kapselv1.Destination{EndpointId: e.Id, Url: r.sink(200), Signing: v1a})
+	if _, err := r.db.Engine().Exec(t.Context(), `update destination_secrets set ciphertext = '\x00' where destination_id = $1`, must(id.Destination.Parse(bad.Id))(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range must(a.destinations.ListDestinations(t.Context(), &kapselv1.ListDestinationsRequest{}))(t).Destinations {
+		if (len(d.PublicKeys) == 1) != (d.Id == good.Id) {
+			t.Errorf("destination: %v", d)
+		}
+	}
+	rotated := must(a.destinations.RotateDestinationSecret(t.Context(), &kapselv1.RotateDestinationSecretRequest{DestinationId: bad.Id, Overlap: durationpb.New(0)}))(t).Destination
+	if len(rotated.PublicKeys) != 1 || len(rotated.Secrets) != 1 {
+		t.Errorf("rotated: %v", rotated)
+	}
+	if got := must(a.destinations.SendTest(t.Context(), &kapselv1.SendTestRequest{DestinationId: bad.Id}))(t).Attempt; got.StatusCode != 200 {
+		t.Errorf("after the rotation: %v", got)
 	}
 }

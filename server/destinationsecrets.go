@@ -73,10 +73,7 @@ func (s *destinationService) replaceSecrets(ctx context.Context, tx pgx.Tx, d st
 	for i, row := range rows {
 		present[i] = sealedSecret{row.SecretID, row.Ciphertext}
 	}
-	values, err := s.unseal(d.TenantID, present, route.DestinationSecretPurpose)
-	if err != nil {
-		return err
-	}
+	values := s.unseal(d.TenantID, present, route.DestinationSecretPurpose)
 	if err := checkRotation(values, value, overlap); err != nil {
 		return err
 	}
@@ -129,16 +126,15 @@ func (a *api) seal(tenantID uuid.UUID, value, purpose string) (sealedSecret, err
 	return sealedSecret{secretID, ciphertext}, err
 }
 
-func (a *api) unseal(tenantID uuid.UUID, sealed []sealedSecret, purpose string) ([][]byte, error) {
-	values := make([][]byte, len(sealed))
-	for i, s := range sealed {
-		value, err := a.Keyring.Unseal(s.ciphertext, secret.AssociatedData(tenantID, s.id, purpose))
-		if err != nil {
-			return nil, err
+// unseal opens secrets. One that does not open is left out: a rotation is how it is replaced.
+func (a *api) unseal(tenantID uuid.UUID, sealed []sealedSecret, purpose string) [][]byte {
+	var values [][]byte
+	for _, s := range sealed {
+		if value, err := a.Keyring.Unseal(s.ciphertext, secret.AssociatedData(tenantID, s.id, purpose)); err == nil {
+			values = append(values, value.Reveal())
 		}
-		values[i] = value.Reveal()
 	}
-	return values, nil
+	return values
 }
 
 // checkRotation refuses a secret that is in use already, and more secrets than can be in use at once.

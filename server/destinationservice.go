@@ -170,11 +170,11 @@ func (s *destinationService) describe(ctx context.Context, tx pgx.Tx, rows []sto
 		}
 		value, err := s.Keyring.Unseal(row.Ciphertext, secret.AssociatedData(tenantID, row.SecretID, route.DestinationSecretPurpose))
 		if err != nil {
-			return nil, err
+			continue // its destination is shown as disabled, and why; the others are shown as they are
 		}
 		public, err := signature.PublicKey(value.Reveal())
 		if err != nil {
-			return nil, err
+			continue
 		}
 		if public != "" {
 			d.PublicKeys = append(d.PublicKeys, public)

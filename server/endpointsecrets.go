@@ -144,7 +144,7 @@ func (s *endpointService) secretValues(ctx context.Context, tx pgx.Tx, e store.E
 	for i, row := range rows {
 		sealed[i] = sealedSecret{row.SecretID, row.Ciphertext}
 	}
-	return s.unseal(e.TenantID, sealed, route.EndpointSecretPurpose)
+	return s.unseal(e.TenantID, sealed, route.EndpointSecretPurpose), nil
 }
 
 // inField names another field of the request in a refusal of one.

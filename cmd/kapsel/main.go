@@ -76,6 +76,7 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 		newDev(), newServe(),
 		newMigrate(), newFsck(), newState(), newHealth(),
 		newKeys(), newTenants(),
+		newSecrets(),
 		newSend(),
 		newDeadLetters(), newReplay(),
 		newSeal(),

@@ -66,6 +66,7 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 // parse fills in what flags cannot hold.
 func (f *nodeFlags) parse() (slog.Level, error) {
 	f.config.Version = version()
+	f.config.SecretsKeyset = os.Getenv(keysetVariable)
 	var err error
 	if f.config.AllowedDestinations, err = parseRanges("--allow-destinations", f.allowed); err != nil {
 		return 0, err

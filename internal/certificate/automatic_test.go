@@ -92,13 +92,9 @@ func serve(t *testing.T, listener net.Listener) {
 	t.Cleanup(func() { server.Close(); <-done })
 }
 
-// loopbackDNS resolves every name to 127.0.0.1, over UDP and TCP.
+// loopbackDNS resolves every name to 127.0.0.1. Pebble asks by TCP.
 func loopbackDNS(t *testing.T) string {
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	streams, err := net.Listen("tcp", packets.LocalAddr().String())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,9 +106,8 @@ func loopbackDNS(t *testing.T) string {
 		}
 		w.WriteMsg(answer)
 	})
-	for _, server := range []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: streams, Handler: handler}} {
-		go server.ActivateAndServe()
-		t.Cleanup(func() { server.Shutdown() })
-	}
-	return packets.LocalAddr().String()
+	server := &dns.Server{Listener: listener, Handler: handler}
+	go server.ActivateAndServe()
+	t.Cleanup(func() { server.Shutdown() })
+	return listener.Addr().String()
 }

@@ -43,6 +43,9 @@ type Config struct {
 	// StateDir holds the log's signing key, its high-water mark and the keyset that encrypts secrets. Required. Nodes of one
 	// service share the key and the keyset; lose them, and secrets cannot be read and no head can be signed any more.
 	StateDir string
+	// SecretsKeyset is the keyset that encrypts secrets, as the base64 of its JSON. Default: the file in StateDir, which is made
+	// at the first start.
+	SecretsKeyset string
 	// LogOrigin names the log in its checkpoints: a URL without scheme and trailing slash. It can never be changed.
 	// Default: what the database has, else PublicURL's host and /log/1.
 	LogOrigin string

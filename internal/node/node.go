@@ -187,6 +187,7 @@ func (n *Node) build(ctx context.Context) error {
 		n.add("admin", n.admin.Run)
 	}
 	n.add("eraser", eraser.Run)
+	n.add("keyset", n.keys.Run)
 	n.add("membership", n.members.Run)
 	n.add("maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
 	n.add("retention", retention.New(n.db, n.config.KeepPayloads, n.config.KeepLedger, log.With("component", "retention")).Run)

@@ -2,12 +2,15 @@ package secret
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
@@ -21,46 +24,76 @@ const maxKeysetBytes = 1 << 20
 // key if there is no file. The directory must exist. A file that group or others may access is
 // refused. Of several processes that start at once, all get the keyset of the first.
 func Open(path string) (*Keyring, error) {
-	handle, err := read(path)
+	text, handle, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := create(path); err != nil {
 			return nil, fmt.Errorf("create keyset %s: %w", path, err)
 		}
-		handle, err = read(path)
+		text, handle, err = read(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open keyset %s: %w", path, err)
 	}
-	return newKeyring(handle)
-}
-
-func read(path string) (*keyset.Handle, error) {
-	f, err := os.Open(path)
+	first, err := newKeys(handle)
 	if err != nil {
 		return nil, err
+	}
+	k := &Keyring{path: path, text: text, readAt: time.Now()}
+	k.current.Store(first)
+	return k, nil
+}
+
+// Decode makes a keyring of a keyset's JSON in base64, as an environment variable or a secret store
+// has it. It does not change while the process runs.
+func Decode(encoded string) (*Keyring, error) {
+	text, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+	if err != nil || len(text) > maxKeysetBytes {
+		return nil, errors.New("keyset: want the base64 of a Tink keyset in JSON")
+	}
+	handle, err := parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("keyset: %w", err)
+	}
+	only, err := newKeys(handle)
+	if err != nil {
+		return nil, err
+	}
+	k := new(Keyring)
+	k.current.Store(only)
+	return k, nil
+}
+
+func read(path string) (text []byte, handle *keyset.Handle, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat() // of what was opened, so that it cannot be swapped in between
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
+		return nil, nil, errors.New("not a regular file")
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("mode %04o lets others than its owner in: run chmod 600 %s", mode, path)
+		return nil, nil, fmt.Errorf("mode %04o lets others than its owner in: run chmod 600 %s", mode, path)
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxKeysetBytes+1))
-	if err != nil {
-		return nil, err
+	if text, err = io.ReadAll(io.LimitReader(f, maxKeysetBytes+1)); err != nil {
+		return nil, nil, err
 	}
 	if len(text) > maxKeysetBytes {
-		return nil, fmt.Errorf("over %d bytes: not a keyset", maxKeysetBytes)
+		return nil, nil, fmt.Errorf("over %d bytes: not a keyset", maxKeysetBytes)
 	}
+	handle, err = parse(text)
+	return text, handle, err
+}
+
+func parse(text []byte) (*keyset.Handle, error) {
 	handle, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(text)))
 	if err != nil {
 		// The parser's error could quote the file.
-		return nil, errors.New("not a Tink keyset in JSON: restore the file from its backup")
+		return nil, errors.New("not a Tink keyset in JSON: restore it from its backup")
 	}
 	return handle, nil
 }
@@ -77,17 +110,27 @@ func create(path string) error {
 	if err := insecurecleartextkeyset.Write(handle, keyset.NewJSONWriter(&text)); err != nil {
 		return err
 	}
+	return place(path, text.Bytes(), func(from, to string) error {
+		if err := os.Link(from, to); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	})
+}
+
+// place writes a private file beside path, and moves it there.
+func place(path string, text []byte, move func(from, to string) error) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, ".keyset-*") // mode 0600
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(text.Bytes())
+	_, err = f.Write(text)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := move(f.Name(), path); err != nil {
 		return err
 	}
 	return syncDir(dir)

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
+	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/internal/secret"
+	"github.com/kapsel-dev/kapsel/store"
+)
+
+// secretsRun runs `kapsel secrets …` and returns what it printed and how it failed.
+func secretsRun(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	root := newRoot()
+	root.SetOut(&out)
+	root.SetArgs(append([]string{"secrets"}, args...))
+	err := root.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestSecretsAreRotatedAndPruned(t *testing.T) {
+	t.Setenv(keysetVariable, "")
+	url := pgtest.New(t, func(ctx context.Context, url string) error {
+		_, err := store.Migrate(ctx, url)
+		return err
+	})
+	dir := t.TempDir()
+	t.Setenv("KAPSEL_DATABASE_URL", url)
+	t.Setenv("KAPSEL_STATE_DIR", dir)
+	if _, err := secretsRun(t, "status"); err == nil {
+		t.Error("a keyset that is not there was made up")
+	}
+	path := filepath.Join(dir, keysetFile)
+	keys, err := secret.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tenantID, endpointID, secretID := id.New(), id.New(), id.New()
+	sealed, err := keys.Seal(secret.New([]byte("whsec_x")), secret.AssociatedData(tenantID, secretID, route.EndpointSecretPurpose))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []struct {
+		sql       string
+		arguments []any
+	}{
+		{`insert into tenants (tenant_id, display_name) values ($1, '')`, []any{tenantID}},
+		{`insert into endpoints (tenant_id, endpoint_id, display_name, verification, payload_format, max_body_bytes, deduplication, event_type_source)
+			values ($1, $2, '', '{}', 'any', 1048576, '{}', '{}')`, []any{tenantID, endpointID}},
+		{`insert into endpoint_secrets (tenant_id, endpoint_id, secret_id, ciphertext) values ($1, $2, $3, $4)`, []any{tenantID, endpointID, secretID, sealed}},
+	} {
+		if _, err := conn.Exec(t.Context(), statement.sql, statement.arguments...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(want string, args ...string) {
+		t.Helper()
+		got, err := secretsRun(t, args...)
+		if err != nil || !strings.Contains(got, want) {
+			t.Errorf("secrets %v: %q, %v: want %q", args, got, err, want)
+		}
+	}
+	expect("opens and seals  1", "status")
+	expect("is added", "rotate", "--prepare")
+	expect("1 secrets are encrypted under", "rotate")
+	expect("opens            0", "status")
+	expect("1 keys removed", "prune")
+	expect("opens and seals  1", "status")
+	other := t.TempDir()
+	if _, err := secret.Open(filepath.Join(other, keysetFile)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := secretsRun(t, "status", "--state-dir", other); err == nil || !strings.Contains(got, "not in this keyset") {
+		t.Errorf("with another keyset: %q, %v", got, err)
+	}
+}
