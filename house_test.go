@@ -13,7 +13,7 @@ const module = "github.com/kapsel-dev/kapsel/"
 
 // mayImport says which of our own packages each package may use (docs/architecture.md). Imports go down the list only.
 var mayImport = map[string][]string{
-	"cmd/kapsel":                 {"gen", "internal/bench", "internal/embedpg", "internal/fault", "internal/fsck", "internal/id", "internal/node", "internal/retention", "internal/reseal", "internal/secret", "internal/signature", "internal/telemetry", "internal/tenant", "internal/tlog", "sdk/go/verify", "server", "store"},
+	"cmd/kapsel":                 {"gen", "internal/bench", "internal/embedpg", "internal/fault", "internal/fsck", "internal/id", "internal/node", "internal/retention", "internal/reseal", "internal/secret", "internal/signature", "internal/telemetry", "internal/tenant", "internal/tlog", "sdk/go/logclient", "sdk/go/verify", "server", "store"},
 	"internal/node":              {"internal/certificate", "internal/delivery", "internal/fault", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/retention", "internal/route", "internal/secret", "internal/tenant", "internal/tlog", "internal/watch", "server", "store"},
 	"server":                     {"gen", "internal/delivery", "internal/filter", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/route", "internal/schema", "internal/secret", "internal/signature", "internal/tenant", "internal/tlog", "internal/watch", "sdk/go/verify", "store"},
 	"internal/ingest":            {"internal/delivery", "internal/fault", "internal/filter", "internal/id", "internal/ledger", "internal/limit", "internal/route", "internal/signature", "store"},
@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/chaos":             {"gen", "internal/bench", "internal/embedpg", "internal/id", "internal/tenant", "sdk/go/verify", "store"},
 	"sdk/go/examples/quickstart": {"gen", "sdk/go"},
 	"sdk/go":                     {"gen"},
+	"sdk/go/logclient":           {"sdk/go/verify"},
 	"sdk/go/verify":              {"gen"},
 	"store":                      {"migrations"},
 	"migrations":                 {},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -216,5 +217,9 @@ func verifyPackage(t *testing.T, document []byte, key string) {
 	report, err := verify.Verify(document, verify.Options{TrustedKeys: []string{key}})
 	if err != nil || !report.Full {
 		t.Errorf("proof package: %v, %+v", err, report)
+	}
+	schema := must(jsonschema.NewCompiler().Compile("../docs/schema/kapsel-proof-v1.schema.json"))(t)
+	if err := schema.Validate(must(jsonschema.UnmarshalJSON(bytes.NewReader(document)))(t)); err != nil {
+		t.Errorf("by the published schema: %v", err)
 	}
 }

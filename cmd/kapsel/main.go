@@ -80,7 +80,7 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 		newSend(),
 		newDeadLetters(), newReplay(),
 		newSeal(),
-		newProof(), newVerify(),
+		newProof(), newExport(), newVerify(), newMonitor(), newAudit(),
 		newBench(),
 		newVersion(),
 	)

@@ -14,29 +14,40 @@ import (
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
 
 // proofPoll is the pause between two questions for an event that has no attempt yet.
 const proofPoll = 500 * time.Millisecond
 
+// The forms in which a proof is written.
+const (
+	formatPackage   = "package"
+	formatTlogProof = "tlog-proof"
+	formatArchive   = "archive"
+)
+
 func newProof() *cobra.Command {
 	var flags clientFlags
-	var output string
+	var output, format string
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "proof ID",
-		Short: "Fetch the proof package of an attempt, or of an event's last one",
-		Long: `Fetches the proof package of an attempt (att_…), or of the last attempt of an event (evt_…), once it
-is under a signed tree head. Check the file offline with kapsel verify.`,
+		Short: "Fetch the proof of an attempt, a delivery or an event",
+		Long: `Fetches the proof package of an attempt (att_…), or of the last attempt of a delivery (dlv_…) or an event
+(evt_…), once it is under a signed tree head. With --format archive it is all records of the delivery or event, dead
+letters included, in one .tar.gz; with --format tlog-proof a C2SP tlog-proof file, which holds no more than the leaf's
+bytes, its place and the signed head. Check the file offline with kapsel verify. kapsel export fetches a span of time.`,
+		Example: `  kapsel proof att_01m87j6n8meqb9a0bhc8fhn7x4 -o proof.json
+  kapsel proof evt_01m87j6n89fktb8y67hs9n6z5n --format archive -o event.tar.gz`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := &kapselv1.GetProofPackageRequest{}
-			if _, err := id.Attempt.Parse(args[0]); err == nil {
-				request.Subject = &kapselv1.GetProofPackageRequest_AttemptId{AttemptId: args[0]}
-			} else if _, err := id.Event.Parse(args[0]); err == nil {
-				request.Subject = &kapselv1.GetProofPackageRequest_EventId{EventId: args[0]}
-			} else {
-				return usageError(fmt.Errorf("%q is neither an attempt's id (att_…) nor an event's (evt_…)", args[0]))
+			request, err := proofSubject(args[0])
+			if err != nil {
+				return usageError(err)
+			}
+			if format != formatPackage && format != formatTlogProof && format != formatArchive {
+				return usageError(fmt.Errorf("--format is %q: want package, tlog-proof or archive", format))
 			}
 			d, err := flags.demo()
 			if err != nil {
@@ -46,29 +57,69 @@ is under a signed tree head. Check the file offline with kapsel verify.`,
 			if err != nil {
 				return err
 			}
-			last := packages[len(packages)-1]
-			if output == "-" {
-				_, err = cmd.OutOrStdout().Write(last.Json)
-				return err
+			if format == formatArchive {
+				return writeArchive(cmd, output, time.Time{}, time.Time{}, func(add func([]byte) error) error {
+					for _, p := range packages {
+						if err := add(p.Json); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
 			}
-			if err := os.WriteFile(output, last.Json, 0o644); err != nil {
-				return fmt.Errorf("write proof: %w", err)
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s: proof of %s, leaf %d\n", output, last.AttemptId, last.LeafIndex)
-			if n := len(packages) - 1; n > 0 {
-				var others []string
-				for _, p := range packages[:n] {
-					others = append(others, p.AttemptId)
-				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "earlier attempts have proofs of their own: %s\n", strings.Join(others, " "))
-			}
-			return nil
+			return writeProof(cmd, packages, format, output)
 		},
 	}
 	flags.add(cmd.Flags())
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write; - is standard output")
+	cmd.Flags().StringVar(&format, "format", formatPackage, "package (JSON), tlog-proof (C2SP) or archive (.tar.gz of all records)")
 	cmd.Flags().DurationVar(&wait, "wait", time.Minute, "how long to wait for the attempt and its seal")
 	return cmd
+}
+
+func proofSubject(text string) (*kapselv1.GetProofPackageRequest, error) {
+	request := &kapselv1.GetProofPackageRequest{}
+	if _, err := id.Attempt.Parse(text); err == nil {
+		request.Subject = &kapselv1.GetProofPackageRequest_AttemptId{AttemptId: text}
+	} else if _, err := id.Delivery.Parse(text); err == nil {
+		request.Subject = &kapselv1.GetProofPackageRequest_DeliveryId{DeliveryId: text}
+	} else if _, err := id.Event.Parse(text); err == nil {
+		request.Subject = &kapselv1.GetProofPackageRequest_EventId{EventId: text}
+	} else {
+		return nil, fmt.Errorf("%q is neither the id of an attempt (att_…), nor of a delivery (dlv_…), nor of an event (evt_…)", text)
+	}
+	return request, nil
+}
+
+// writeProof writes the last of the packages, and says which others there are.
+func writeProof(cmd *cobra.Command, packages []*kapselv1.ProofPackage, format, output string) error {
+	last := packages[len(packages)-1]
+	document := last.Json
+	if format == formatTlogProof {
+		p, err := verify.Parse(document)
+		if err != nil {
+			return fmt.Errorf("the server's package: %w", err)
+		}
+		if document, err = p.TlogProof(); err != nil {
+			return err
+		}
+	}
+	if output == "-" {
+		_, err := cmd.OutOrStdout().Write(document)
+		return err
+	}
+	if err := os.WriteFile(output, document, 0o644); err != nil {
+		return fmt.Errorf("write proof: %w", err)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s: proof of %s, leaf %d\n", output, last.AttemptId, last.LeafIndex)
+	if n := len(packages) - 1; n > 0 {
+		var others []string
+		for _, p := range packages[:n] {
+			others = append(others, p.AttemptId)
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "earlier attempts have proofs of their own (--format archive has all): %s\n", strings.Join(others, " "))
+	}
+	return nil
 }
 
 // fetchProof asks until there is a sealed attempt, or wait is over.

@@ -6,9 +6,9 @@
 // and tlog-cosignature) and refuses a file in which a single byte differs. The only thing to be told from outside is the
 // log's verifier key: a key inside a package says nothing, since whoever forges a package would write his own key into it.
 //
-// [CheckServed] asks more, over HTTP: whether the log still stands by the checkpoint, that is whether the log that it
-// serves today grew out of the one in the package.
+// Besides single packages there are archives of many ([VerifyArchive]) and C2SP tlog-proof files ([VerifyTlogProof]).
+// Package logclient asks more, over HTTP: whether the log still stands by a checkpoint.
 //
-// The package depends on nothing of the server. [Package] and [Package.Encode] define the file format
+// The package depends on nothing of the server and on nothing of the network. [Package] and [Package.Encode] define the file format
 // "kapsel-proof/v1", [DescribeLeaf] the readable form of a leaf in it; both are frozen.
 package verify

@@ -205,3 +205,10 @@ func testDeadLetter() *leafv1.DeadLetter {
 		DiagnosisSha256: filled(32, 11), NodeId: filled(16, 10),
 	}
 }
+
+func testErasure() *leafv1.Erasure {
+	return &leafv1.Erasure{
+		ErasureId: filled(16, 12), TenantId: filled(16, 4), EventId: filled(16, 3), LeafIndexes: []uint64{0, 2},
+		ErasedAt: timestamppb.New(testTime), ReasonSha256: filled(32, 13), NodeId: filled(16, 10),
+	}
+}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/kapsel-dev/kapsel/sdk/go/logclient"
 	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
 
@@ -38,7 +39,7 @@ func serve(t *testing.T, l *testLog, size int64) (url string) {
 }
 
 func checkServed(url string, p *verify.Package, l *testLog) error {
-	return verify.CheckServed(context.Background(), http.DefaultClient, url, p, []string{l.verifierKey()})
+	return logclient.CheckServed(context.Background(), http.DefaultClient, url, p, []string{l.verifierKey()})
 }
 
 func TestServedLogStandsByThePackage(t *testing.T) {
@@ -77,11 +78,11 @@ func TestServedLogThatDoesNotStandByThePackage(t *testing.T) {
 		check  string
 		reason string
 	}{
-		{"cut back", l, 39, verify.CheckConsistency, "cut back"},
-		{"fork of the same size", fork, 40, verify.CheckConsistency, "two versions"},
-		{"fork of a larger size", fork, 600, verify.CheckConsistency, "two versions"},
-		{"another key", stranger, 600, verify.CheckServedCheckpoint, "not signed by a trusted key"},
-		{"another log", elsewhere, 600, verify.CheckServedCheckpoint, "is of log"},
+		{"cut back", l, 39, logclient.CheckConsistency, "cut back"},
+		{"fork of the same size", fork, 40, logclient.CheckConsistency, "two versions"},
+		{"fork of a larger size", fork, 600, logclient.CheckConsistency, "two versions"},
+		{"another key", stranger, 600, logclient.CheckServedCheckpoint, "no trusted key has signed"},
+		{"another log", elsewhere, 600, logclient.CheckServedCheckpoint, "no trusted key has signed"},
 	} {
 		var refused *verify.Error
 		err := checkServed(serve(t, c.log, c.size), p, l)
@@ -105,7 +106,7 @@ func TestServedTilesOfAnotherTree(t *testing.T) {
 	}))
 	defer mixed.Close()
 	var refused *verify.Error
-	if err := checkServed(mixed.URL, l.pack(t, 12, 40), l); !errors.As(err, &refused) || refused.Check != verify.CheckConsistency {
+	if err := checkServed(mixed.URL, l.pack(t, 12, 40), l); !errors.As(err, &refused) || refused.Check != logclient.CheckConsistency {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -138,8 +139,8 @@ func TestServedLogThatCannotBeRead(t *testing.T) {
 		"no log":    checkServed(noTiles.URL+"/elsewhere", p, l),
 		"no tiles":  checkServed(noTiles.URL, p, l),
 		"endless":   checkServed(endless.URL, p, l),
-		"no key":    verify.CheckServed(context.Background(), http.DefaultClient, url, p, nil),
-		"cancelled": verify.CheckServed(cancelled, http.DefaultClient, url, p, []string{l.verifierKey()}),
+		"no key":    logclient.CheckServed(context.Background(), http.DefaultClient, url, p, nil),
+		"cancelled": logclient.CheckServed(cancelled, http.DefaultClient, url, p, []string{l.verifierKey()}),
 	} {
 		var refused *verify.Error
 		if err == nil || errors.As(err, &refused) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/mod/sumdb/note"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
@@ -254,9 +255,13 @@ func TestGoldenPackages(t *testing.T) {
 	attempts := attemptLog(t)
 	letters := newLog(testOrigin, 1)
 	letters.add(t, marshal(t, &leafv1.Leaf{Nonce: filled(16, 0xb0), Kind: &leafv1.Leaf_DeadLetter{DeadLetter: testDeadLetter()}}))
+	erasures := newLog(testOrigin, 1)
+	erasures.fill(t, 3)
+	erasures.add(t, marshal(t, &leafv1.Leaf{Nonce: filled(16, 0xc0), Kind: &leafv1.Leaf_Erasure{Erasure: testErasure()}}))
 	for name, made := range map[string][]byte{
 		"attempt":     encode(t, attempts.pack(t, 12, 40)),
 		"dead_letter": encode(t, letters.pack(t, 0, 1)),
+		"erasure":     encode(t, erasures.pack(t, 3, 4)),
 	} {
 		report, err := verify.Verify(made, trust(attempts))
 		if err != nil {
@@ -268,6 +273,32 @@ func TestGoldenPackages(t *testing.T) {
 		}
 		compare(t, "testdata/"+name+".proof.json", made)
 		compare(t, "testdata/"+name+".txt", text.Bytes())
+	}
+}
+
+// The published schema says of each kind of package that it is one, and of a package with anything more that it is not.
+func TestPublishedSchema(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile("../../../docs/schema/kapsel-proof-v1.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"attempt", "dead_letter", "erasure"} {
+		data, err := os.ReadFile("testdata/" + name + ".proof.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			old, with string
+			valid     bool
+		}{{"", "", true}, {`"kind"`, `"sort"`, false}, {`"origin"`, `"more": 1, "origin"`, false}, {`"leaf_index"`, `"leaf"`, false}} {
+			value, err := jsonschema.UnmarshalJSON(strings.NewReader(strings.Replace(string(data), c.old, c.with, 1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Validate(value); (err == nil) != c.valid {
+				t.Errorf("%s with %s: %v", name, c.with, err)
+			}
+		}
 	}
 }
 

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/sdk/go/verify"
+)
+
+// A stream that breaks off is resumed so often without any progress in between.
+const (
+	exportRetries = 5
+	exportPause   = time.Second
+)
+
+func newExport() *cobra.Command {
+	var flags clientFlags
+	var output, from, to string
+	request := &kapselv1.ExportProofPackagesRequest{}
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Fetch the proofs of all records of a span of time, as one archive",
+		Long: `Fetches the proof packages of all attempts and dead letters that were recorded in a span of time, all for one
+signed tree head, and writes them as one .tar.gz: proofs/<leaf index>.proof.json each, and a manifest. It streams, so the
+span may be of any length; a stream that breaks off is resumed. Records whose bytes were erased are not in it. Check the
+file offline with kapsel verify.`,
+		Example: `  kapsel export --from 2026-01-01 --to 2026-04-01 -o first-quarter.tar.gz
+  kapsel verify first-quarter.tar.gz --key @log.pub`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			start, err := readMoment("--from", from)
+			if err != nil {
+				return usageError(err)
+			}
+			end, err := readMoment("--to", to)
+			if err != nil {
+				return usageError(err)
+			}
+			request.Recorded = &kapselv1.TimeRange{}
+			if !start.IsZero() {
+				request.Recorded.StartTime = timestamppb.New(start)
+			}
+			if !end.IsZero() {
+				request.Recorded.EndTime = timestamppb.New(end)
+			}
+			d, err := flags.demo()
+			if err != nil {
+				return err
+			}
+			c := newClient(d.URL, d.APIKey)
+			return writeArchive(cmd, output, start, end, func(add func([]byte) error) error {
+				return exportAll(cmd.Context(), c, request, func(p *kapselv1.ProofPackage) error { return add(p.Json) })
+			})
+		},
+	}
+	flags.add(cmd.Flags())
+	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write, .tar.gz; - is standard output")
+	cmd.Flags().StringVar(&from, "from", "", "first moment, RFC 3339 or a date (UTC); empty: since ever")
+	cmd.Flags().StringVar(&to, "to", "", "first moment after it; empty: until now")
+	cmd.Flags().StringVar(&request.EndpointId, "endpoint", "", "only of this endpoint, ep_…")
+	cmd.Flags().StringVar(&request.DestinationId, "destination", "", "only to this destination, dst_…")
+	return cmd
+}
+
+func readMoment(flag, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%s is %q: want a time such as 2026-03-04T05:06:07Z, or a date such as 2026-03-04", flag, text)
+}
+
+// exportAll reads a whole export, over broken streams.
+func exportAll(ctx context.Context, c client, request *kapselv1.ExportProofPackagesRequest, take func(*kapselv1.ProofPackage) error) error {
+	for failures := 0; ; {
+		progress, err := exportSome(ctx, c, request, take)
+		if err == nil {
+			return nil
+		}
+		if progress {
+			failures = 0
+		}
+		code := connect.CodeOf(err)
+		if failures++; code != connect.CodeUnavailable && code != connect.CodeUnknown || failures > exportRetries || ctx.Err() != nil {
+			return fmt.Errorf("export: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(exportPause):
+		}
+	}
+}
+
+// exportSome reads one stream to its end, and keeps the token of how far it came.
+func exportSome(ctx context.Context, c client, request *kapselv1.ExportProofPackagesRequest, take func(*kapselv1.ProofPackage) error) (progress bool, err error) {
+	stream, err := c.attestation.ExportProofPackages(ctx, request)
+	if err != nil {
+		return false, err
+	}
+	defer stream.Close()
+	for {
+		message, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return progress, nil
+		}
+		if err != nil {
+			return progress, err
+		}
+		for _, p := range message.Packages {
+			if err := take(p); err != nil {
+				return progress, connect.NewError(connect.CodeAborted, err.Error())
+			}
+		}
+		request.ResumeToken, progress = message.ResumeToken, true
+	}
+}
+
+// writeArchive writes an archive whole, or leaves nothing: a file of its name is never one that was cut short.
+func writeArchive(cmd *cobra.Command, output string, from, to time.Time, fill func(add func([]byte) error) error) error {
+	if output == "-" {
+		archive := verify.NewArchiveWriter(cmd.OutOrStdout(), from, to)
+		if err := fill(archive.Add); err != nil {
+			return err
+		}
+		return archive.Close()
+	}
+	file, err := os.CreateTemp(filepath.Dir(output), "."+filepath.Base(output)+".*")
+	if err != nil {
+		return fmt.Errorf("write archive: %w", err)
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	archive := verify.NewArchiveWriter(file, from, to)
+	if err := fill(archive.Add); err != nil {
+		return err
+	}
+	err = errors.Join(archive.Close(), file.Chmod(0o644), file.Sync(), file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), output)
+	}
+	if err != nil {
+		return fmt.Errorf("write archive: %w", err)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d proofs\n", output, archive.Packages())
+	return nil
+}
