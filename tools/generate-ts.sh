@@ -7,7 +7,10 @@ cd "$(dirname "$0")/.."
 status=0
 tools/node-modules.sh sdk/ts || status=$?
 case $status in
-  0) go tool -modfile=tools/buf.mod buf generate --template buf.gen.ts.yaml ;;
+  0)
+    go tool -modfile=tools/buf.mod buf generate --template buf.gen.ts.yaml
+    npm --prefix sdk/ts run --silent verifier
+    ;;
   3) ;;
   *) exit "$status" ;;
 esac
