@@ -32,19 +32,20 @@ func testBrowser(t *testing.T, s *scene) {
 	dev, sink := s.dev, chaos.NewSink(t)
 	for _, protocol := range []string{"connect", "grpc-web"} {
 		t.Run(protocol, func(t *testing.T) {
-			given := url.Values{"url": {dev.Ready.URL}, "key": {dev.Ready.APIKey}, "destination": {sink.URL}, "protocol": {protocol}}
+			given := url.Values{"url": {dev.Ready.URL}, "key": {dev.Ready.APIKey}, "log": {dev.Ready.PublicKey}, "destination": {sink.URL}, "protocol": {protocol}}
 			said := run(t, ".", nil, "node", "testdata/browser.mjs", absolute(t, filepath.Join(tsDirectory, "node_modules", "playwright-core", "index.js")), chromium,
 				s.origin+"/#"+given.Encode())
 			var outcome struct {
 				States        []string
 				Heads         int64
+				Level         string
 				Reason, Proof string
 				Error         string
 			}
 			if err := json.Unmarshal([]byte(said), &outcome); err != nil || outcome.Error != "" {
 				t.Fatalf("%v: %s", err, said)
 			}
-			if !slices.Contains(outcome.States, "DELIVERED") || outcome.Heads < 1 || outcome.Reason != "EVENT_NOT_FOUND" {
+			if !slices.Contains(outcome.States, "DELIVERED") || outcome.Heads < 1 || outcome.Level != verify.LevelFull || outcome.Reason != "EVENT_NOT_FOUND" {
 				t.Errorf("got %+v", outcome)
 			}
 			if report, err := verify.Verify([]byte(outcome.Proof), verify.Options{TrustedKeys: []string{dev.Ready.PublicKey}}); err != nil || !report.Full {

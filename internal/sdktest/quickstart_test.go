@@ -40,7 +40,7 @@ func testQuickstart(t *testing.T, s *scene) {
 		dir := s.typeScript(t)
 		compile(t, dir, "../../sdk/ts/examples/quickstart.ts")
 		said := run(t, dir, environment, "node", "quickstart.js")
-		if !strings.Contains(said, "DELIVERED") {
+		if !strings.Contains(said, "DELIVERED\n"+verify.LevelFull+"\n") {
 			t.Errorf("it said:\n%s", said)
 		}
 		proof, err := os.ReadFile(filepath.Join(dir, "proof.json"))

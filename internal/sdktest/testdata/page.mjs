@@ -1,6 +1,7 @@
 // What a page does with the SDK, over the protocol that its address names: an endpoint, a destination, a webhook, its delivery as the
 // stream tells it, its proof package, and the next tree head. The outcome is left in window.outcome.
 import { createKapsel, EventState, reasonOf, watchEvents, watchTreeHeads } from "@kapsel-dev/sdk";
+import { verify } from "@kapsel-dev/sdk/verify";
 
 async function run() {
   const given = new URLSearchParams(location.hash.slice(1));
@@ -22,7 +23,8 @@ async function run() {
     break;
   }
   const reason = await kapsel.events.getEvent({ eventId: "evt_00000000000000000000000000" }).then(() => "none", reasonOf);
-  return { states, heads, reason, proof: new TextDecoder().decode(packages[0].json) };
+  const { level } = await verify(packages[0].json, { trustedKeys: [given.get("log")] });
+  return { states, level, heads, reason, proof: new TextDecoder().decode(packages[0].json) };
 }
 
 window.outcome = run().catch((error) => ({ error: String(error) }));
