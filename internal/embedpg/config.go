@@ -21,6 +21,10 @@ type Config struct {
 	// never syncs: only for clusters that are thrown away.
 	Durable bool
 
+	// StandbyOf makes the cluster, when there is none yet, as a streaming standby of another server instead of an empty one.
+	// Needs pg_basebackup beside postgres: ErrNoBaseBackup otherwise.
+	StandbyOf *Server
+
 	// Settings are added to, and win over, the defaults of this package: names and values
 	// as in postgresql.conf.
 	Settings map[string]string

@@ -8,8 +8,8 @@ import (
 )
 
 // initialise makes the cluster. It appears under its name only when it is complete, so that one whose
-// making was interrupted is made anew.
-func (d directory) initialise(ctx context.Context, bins binaries, acct *account, durable bool) error {
+// making was interrupted is made anew. With a primary it is a copy that follows that one.
+func (d directory) initialise(ctx context.Context, bins binaries, acct *account, durable bool, primary *Server) error {
 	if err := os.RemoveAll(d.unready()); err != nil {
 		return fmt.Errorf("remove an unfinished cluster: %w", err)
 	}
@@ -19,16 +19,21 @@ func (d directory) initialise(ctx context.Context, bins binaries, acct *account,
 	if err := acct.own(d.unready()); err != nil {
 		return fmt.Errorf("hand over the cluster's directory: %w", err)
 	}
-	args := []string{"-D", d.unready(), "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions"}
-	if !durable {
-		args = append(args, "--no-sync")
+	cmd := exec.Command(bins.initdb(), "-D", d.unready(), "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions")
+	if primary != nil {
+		var err error
+		if cmd, err = primary.baseBackup(bins, d.unready()); err != nil {
+			return err
+		}
 	}
-	cmd := exec.Command(bins.initdb(), args...)
+	if !durable {
+		cmd.Args = append(cmd.Args, "--no-sync")
+	}
 	cmd.Dir = d.unready()
 	cmd.Env = childEnvironment()
 	cmd.SysProcAttr = attributes(acct)
 	if out, err := run(ctx, cmd); err != nil {
-		return fmt.Errorf("make a cluster with %s: %w%s", bins.initdb(), err, indented(out))
+		return fmt.Errorf("make a cluster with %s: %w%s", cmd.Path, err, indented(out))
 	}
 	if err := os.Rename(d.unready(), d.cluster()); err != nil {
 		return fmt.Errorf("name the finished cluster: %w", err)

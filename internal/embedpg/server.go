@@ -112,7 +112,7 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	if major == 0 {
 		began := time.Now()
-		if err := s.dir.initialise(ctx, s.bins, acct, cfg.Durable); err != nil {
+		if err := s.dir.initialise(ctx, s.bins, acct, cfg.Durable, cfg.StandbyOf); err != nil {
 			return nil, err
 		}
 		s.logger.Info("PostgreSQL cluster made", slog.String("data_dir", s.dir.root), slog.Duration("took", time.Since(began)))
