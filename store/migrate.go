@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -26,6 +27,7 @@ func Migrate(ctx context.Context, url string) (int, error) {
 		return 0, fmt.Errorf("read database URL: %w", err)
 	}
 	config.MaxConns = 4
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return checkSession(ctx, conn, "") }
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return 0, fmt.Errorf("open database for migration: %w", err)

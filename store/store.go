@@ -70,9 +70,9 @@ func openPool(ctx context.Context, url, role string, maxConns int32, roundTrips 
 	// Each statement has an index that serves it. A plan that was made while a table was empty must not read all of it once
 	// it is not.
 	config.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
-	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		registerTypes(conn.TypeMap())
-		return nil
+		return checkSession(ctx, conn, role)
 	}
 	config.ConnConfig.Tracer = roundTripCounter{roundTrips}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
@@ -81,7 +81,7 @@ func openPool(ctx context.Context, url, role string, maxConns int32, roundTrips 
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("connect to database as %s: %w", role, err)
+		return nil, fmt.Errorf("connect to database as %s: %w", role, explainConnect(err))
 	}
 	return pool, nil
 }
