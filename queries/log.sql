@@ -6,7 +6,41 @@ insert into logs (log_id, origin) values (@log_id, @origin) on conflict do nothi
 insert into log_sealers (log_id, root_hash) values (@log_id, @empty_root) on conflict do nothing;
 
 -- name: EnsureLogKey :exec
-insert into log_keys (log_id, public_key) values (@log_id, @public_key) on conflict do nothing;
+-- Gives a log that has no key its first one. Later ones come by RecordKeyRotation.
+insert into log_keys (log_id, public_key)
+select @log_id::integer, @public_key::bytea where not exists (select from log_keys where log_id = @log_id::integer)
+on conflict do nothing;
+
+-- name: LogKeysInForce :many
+-- The keys that sign now, the newest first. Called by the sealer.
+select public_key from log_keys where log_id = @log_id and (retired_at is null or retired_at > now()) order by created_at desc;
+
+-- name: RecordKeyRotation :many
+-- Hands the log over to a new key: retires the old one when the overlap ends, adds the new one, and records the leaf that
+-- says so. No row: the old key is not the one in force, and nothing has changed.
+with retired as (
+  update log_keys set retired_at = now() + make_interval(secs => @overlap_seconds::float8)
+  where log_id = @log_id::integer and public_key = @old_public_key::bytea and retired_at is null
+  returning log_id
+), added as (
+  insert into log_keys (log_id, public_key) select log_id, @new_public_key::bytea from retired returning log_id
+), place as (
+  update logs set next_index = next_index + 1
+  where log_id = @log_id::integer and exists (select from added)
+  returning next_index - 1 as leaf_index
+), written as (
+  insert into attempts (log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf,
+    diagnosis, response_excerpt)
+  select @log_id::integer, leaf_index, now(), nobody.id, @leaf_id::uuid, @leaf_id::uuid, nobody.id, 0, @leaf::bytea, '', ''
+  from place, (select '00000000-0000-0000-0000-000000000000'::uuid as id) nobody
+  returning leaf_index
+)
+insert into log_key_rotations (log_id, leaf_index, old_public_key, new_public_key, leaf, recorded_at)
+select @log_id::integer, leaf_index, @old_public_key::bytea, @new_public_key::bytea, @leaf::bytea, now() from written
+returning leaf_index;
+
+-- name: ListKeyRotations :many
+select leaf_index, leaf, new_public_key from log_key_rotations where log_id = @log_id order by leaf_index;
 
 -- name: GetLog :one
 select log_id, origin, next_index, created_at from logs where log_id = @log_id;
@@ -63,10 +97,25 @@ with swapped as (
   where log_id = @log_id::integer and lease_owner = @node_id::uuid and lease_expires_at > now()
     and tree_size = @previous_size::bigint and root_hash = @previous_root::bytea
   returning log_id
+), head as (
+  insert into tree_heads (log_id, tree_size, root_hash, signed_at, note)
+  select log_id, @tree_size::bigint, @root_hash::bytea, @signed_at::timestamptz, @note::text from swapped
+  returning log_id, tree_size
+), cosigned as (
+  insert into cosignatures (log_id, tree_size, key_name, line, verifier_key)
+  select head.log_id, head.tree_size, u.key_name, u.line, u.verifier_key
+  from head, rows from (unnest(@key_names::text[]), unnest(@lines::text[]), unnest(@verifier_keys::text[])) as u(key_name, line, verifier_key)
+  on conflict do nothing
 )
-insert into tree_heads (log_id, tree_size, root_hash, signed_at, note)
-select log_id, @tree_size::bigint, @root_hash::bytea, @signed_at::timestamptz, @note::text from swapped
-returning tree_size;
+select tree_size from head;
+
+-- name: AddCosignatures :exec
+-- Adds what has come since a head was published. Of one key the first line stays.
+insert into cosignatures (log_id, tree_size, key_name, line, verifier_key)
+select h.log_id, h.tree_size, u.key_name, u.line, u.verifier_key
+from tree_heads h, rows from (unnest(@key_names::text[]), unnest(@lines::text[]), unnest(@verifier_keys::text[])) as u(key_name, line, verifier_key)
+where h.log_id = @log_id::integer and h.tree_size = @tree_size::bigint
+on conflict do nothing;
 
 -- name: LatestTreeHead :one
 select tree_size, root_hash, signed_at, note from tree_heads where log_id = @log_id order by tree_size desc limit 1;
@@ -85,7 +134,7 @@ where log_id = @log_id and tree_size < @before_size order by tree_size desc limi
 
 -- name: CosignaturesOfHeads :many
 -- Cosignatures of a page of heads. Primary key of cosignatures.
-select tree_size, line from cosignatures where log_id = @log_id and tree_size = any(@tree_sizes::bigint[])
+select tree_size, line, verifier_key from cosignatures where log_id = @log_id and tree_size = any(@tree_sizes::bigint[])
 order by tree_size, created_at, key_name;
 
 -- name: ThinTreeHeads :one

@@ -9,7 +9,6 @@ import (
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/gen/kapsel/v1/kapselv1connect"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
-	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 )
 
@@ -32,29 +31,23 @@ func (s *attestationService) GetLog(ctx context.Context, request *kapselv1.GetLo
 	if err := s.checkLog(request.LogId); err != nil {
 		return nil, err
 	}
-	rows, err := s.DB.ListLogKeys(ctx, s.DB.Public(), s.Reader.LogID())
+	keys, err := s.logKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
 	log := &kapselv1.Log{
 		Id: logIDText(s.Reader.LogID()), Origin: s.Reader.Origin(), Url: s.PublicURL + "/log/" + logIDText(s.Reader.LogID()),
 	}
-	var retired []*kapselv1.LogKey
-	for i := range rows {
-		row := rows[len(rows)-1-i] // the newest first
-		text, err := checkpoint.VerifierKey(s.Reader.Origin(), row.PublicKey)
-		if err != nil {
-			return nil, err
+	for _, key := range keys {
+		entry := &kapselv1.LogKey{VerifierKey: key.text, CreateTime: timestamppb.New(key.created)}
+		if key.retired != nil {
+			entry.RetireTime = timestamppb.New(*key.retired)
 		}
-		key := &kapselv1.LogKey{VerifierKey: text, CreateTime: timestamppb.New(row.CreatedAt)}
-		if row.RetiredAt != nil {
-			key.RetireTime = timestamppb.New(*row.RetiredAt)
-			retired = append(retired, key)
-			continue
+		if key.rotation != nil {
+			entry.RotationLeaf, entry.RotationLeafIndex = key.rotation.Leaf, key.rotation.LeafIndex
 		}
-		log.Keys = append(log.Keys, key)
+		log.Keys = append(log.Keys, entry)
 	}
-	log.Keys = append(log.Keys, retired...)
 	return &kapselv1.GetLogResponse{Log: log}, nil
 }
 

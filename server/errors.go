@@ -21,6 +21,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
 	"github.com/kapsel-dev/kapsel/internal/limit"
+	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
 // errorDomain of google.rpc.ErrorInfo: who defines the reasons.
@@ -132,6 +133,10 @@ func refusalOf(err error) *refusal {
 		return &refusal{reason: kapselv1.ErrorReason_ERROR_REASON_OVERLOADED, message: "the server holds all it may: try again", retry: overloadedRetry}
 	case errors.Is(err, ingest.ErrUnavailable):
 		return storeUnavailable()
+	case errors.Is(err, tlog.ErrNoQuorum):
+		r := refuse(kapselv1.ErrorReason_ERROR_REASON_NOT_SEALED, "witnesses have not cosigned the tree head yet, and it is held back for them: try again")
+		r.retry = notSealedRetry
+		return r
 	case errors.As(err, &pgErr) && (pgErr.Code == "22021" || pgErr.Code == "22P05"):
 		// The contract allows any text, and PostgreSQL all but this one character (character_not_in_repertoire,
 		// untranslatable_character).

@@ -23,12 +23,13 @@ const (
 	tileCaching       = "public, max-age=31536000, immutable"
 )
 
-// newLogHandler serves /log/{log_id}/checkpoint and /log/{log_id}/tile/{L}/{N}[.p/{W}] (C2SP tlog-tiles) to anyone, from
-// pages of any origin too. Entry bundles are not served: leaf bytes are a tenant's.
+// newLogHandler serves /log/{log_id}/checkpoint and /log/{log_id}/tile/{L}/{N}[.p/{W}] (C2SP tlog-tiles), and who the log
+// is, to anyone, from pages of any origin too. Entry bundles are not served: leaf bytes are a tenant's.
 func newLogHandler(a *api) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /log/{log_id}/checkpoint", &checkpointHandler{api: a})
 	mux.HandleFunc("GET /log/{log_id}/tile/{path...}", a.serveTile)
+	mux.Handle("GET "+wellKnownPath, &wellKnownHandler{api: a})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("Access-Control-Allow-Origin", "*")

@@ -87,7 +87,7 @@ func newRig(t *testing.T) *rig {
 	reader := tlog.NewReader(db.Engine(), testLogID, testOrigin)
 	heads := tlog.NewHeads(reader)
 	sealer := must(tlog.NewSealer(tlog.Config{
-		LogID: testLogID, Origin: testOrigin, Node: nodeID, DB: db.Engine(), Key: r.key,
+		LogID: testLogID, Origin: testOrigin, Node: nodeID, DB: db.Engine(), Keys: tlog.NewKeys(r.key),
 		HighWater: must(tlog.OpenHighWater(filepath.Join(t.TempDir(), "highwater"), testOrigin))(t),
 		MaxLeaves: 1, MinInterval: 10 * time.Millisecond, Logger: log, Heads: heads,
 	}))(t)

@@ -124,7 +124,9 @@ func New(deps Deps) http.Handler {
 	mux.HandleFunc("/livez", a.serveLive)
 	mux.HandleFunc("/readyz", a.serveReady)
 	mux.Handle(newHealthHandler(a))
-	mux.Handle("/log/", newLogHandler(a))
+	logs := newLogHandler(a)
+	mux.Handle("/log/", logs)
+	mux.Handle(wellKnownPath, logs)
 	mux.Handle("/", shared(a.memory.bound(controlled(calls)), deps.CORSOrigins))
 	return behindProxies(secured(mux, deps.TLS), deps.TrustedProxies, deps.ForwardedHeader)
 }

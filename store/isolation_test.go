@@ -26,7 +26,7 @@ func migrate(ctx context.Context, url string) error {
 }
 
 // shared are the tables without a tenant that a tenant's request may read: they hold hashes, heads and public keys.
-var shared = []string{"cosignatures", "leaf_hashes", "log_keys", "log_sealers", "logs", "tiles", "tree_heads"}
+var shared = []string{"cosignatures", "leaf_hashes", "log_key_rotations", "log_keys", "log_sealers", "logs", "tiles", "tree_heads"}
 
 // roles are those that the service works as.
 var roles = []string{"kapsel_tenant", "kapsel_engine", "kapsel_operator"}

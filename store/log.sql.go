@@ -32,14 +32,43 @@ func (q *Queries) AcquireSealerLease(ctx context.Context, db DBTX, nodeID uuid.U
 	return i, err
 }
 
+const addCosignatures = `-- name: AddCosignatures :exec
+insert into cosignatures (log_id, tree_size, key_name, line, verifier_key)
+select h.log_id, h.tree_size, u.key_name, u.line, u.verifier_key
+from tree_heads h, rows from (unnest($1::text[]), unnest($2::text[]), unnest($3::text[])) as u(key_name, line, verifier_key)
+where h.log_id = $4::integer and h.tree_size = $5::bigint
+on conflict do nothing
+`
+
+type AddCosignaturesParams struct {
+	KeyNames     []string
+	Lines        []string
+	VerifierKeys []string
+	LogID        int32
+	TreeSize     int64
+}
+
+// Adds what has come since a head was published. Of one key the first line stays.
+func (q *Queries) AddCosignatures(ctx context.Context, db DBTX, arg AddCosignaturesParams) error {
+	_, err := db.Exec(ctx, addCosignatures,
+		arg.KeyNames,
+		arg.Lines,
+		arg.VerifierKeys,
+		arg.LogID,
+		arg.TreeSize,
+	)
+	return err
+}
+
 const cosignaturesOfHeads = `-- name: CosignaturesOfHeads :many
-select tree_size, line from cosignatures where log_id = $1 and tree_size = any($2::bigint[])
+select tree_size, line, verifier_key from cosignatures where log_id = $1 and tree_size = any($2::bigint[])
 order by tree_size, created_at, key_name
 `
 
 type CosignaturesOfHeadsRow struct {
-	TreeSize int64
-	Line     string
+	TreeSize    int64
+	Line        string
+	VerifierKey string
 }
 
 // Cosignatures of a page of heads. Primary key of cosignatures.
@@ -52,7 +81,7 @@ func (q *Queries) CosignaturesOfHeads(ctx context.Context, db DBTX, logID int32,
 	var items []CosignaturesOfHeadsRow
 	for rows.Next() {
 		var i CosignaturesOfHeadsRow
-		if err := rows.Scan(&i.TreeSize, &i.Line); err != nil {
+		if err := rows.Scan(&i.TreeSize, &i.Line, &i.VerifierKey); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -74,9 +103,12 @@ func (q *Queries) EnsureLog(ctx context.Context, db DBTX, logID int32, origin st
 }
 
 const ensureLogKey = `-- name: EnsureLogKey :exec
-insert into log_keys (log_id, public_key) values ($1, $2) on conflict do nothing
+insert into log_keys (log_id, public_key)
+select $1::integer, $2::bytea where not exists (select from log_keys where log_id = $1::integer)
+on conflict do nothing
 `
 
+// Gives a log that has no key its first one. Later ones come by RecordKeyRotation.
 func (q *Queries) EnsureLogKey(ctx context.Context, db DBTX, logID int32, publicKey []byte) error {
 	_, err := db.Exec(ctx, ensureLogKey, logID, publicKey)
 	return err
@@ -296,6 +328,36 @@ func (q *Queries) LeafRange(ctx context.Context, db DBTX, arg LeafRangeParams) (
 	return items, nil
 }
 
+const listKeyRotations = `-- name: ListKeyRotations :many
+select leaf_index, leaf, new_public_key from log_key_rotations where log_id = $1 order by leaf_index
+`
+
+type ListKeyRotationsRow struct {
+	LeafIndex    int64
+	Leaf         []byte
+	NewPublicKey []byte
+}
+
+func (q *Queries) ListKeyRotations(ctx context.Context, db DBTX, logID int32) ([]ListKeyRotationsRow, error) {
+	rows, err := db.Query(ctx, listKeyRotations, logID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListKeyRotationsRow
+	for rows.Next() {
+		var i ListKeyRotationsRow
+		if err := rows.Scan(&i.LeafIndex, &i.Leaf, &i.NewPublicKey); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listLogKeys = `-- name: ListLogKeys :many
 select public_key, created_at, retired_at from log_keys where log_id = $1 order by created_at
 `
@@ -363,6 +425,31 @@ func (q *Queries) ListTreeHeads(ctx context.Context, db DBTX, logID int32, befor
 	return items, nil
 }
 
+const logKeysInForce = `-- name: LogKeysInForce :many
+select public_key from log_keys where log_id = $1 and (retired_at is null or retired_at > now()) order by created_at desc
+`
+
+// The keys that sign now, the newest first. Called by the sealer.
+func (q *Queries) LogKeysInForce(ctx context.Context, db DBTX, logID int32) ([][]byte, error) {
+	rows, err := db.Query(ctx, logKeysInForce, logID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items [][]byte
+	for rows.Next() {
+		var public_key []byte
+		if err := rows.Scan(&public_key); err != nil {
+			return nil, err
+		}
+		items = append(items, public_key)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const logProgress = `-- name: LogProgress :one
 select l.next_index, s.tree_size from logs l join log_sealers s using (log_id) where l.log_id = $1
 `
@@ -384,24 +471,34 @@ const publishTreeHead = `-- name: PublishTreeHead :one
 with swapped as (
   update log_sealers
   set tree_size = $1::bigint, root_hash = $2::bytea
-  where log_id = $5::integer and lease_owner = $6::uuid and lease_expires_at > now()
-    and tree_size = $7::bigint and root_hash = $8::bytea
+  where log_id = $3::integer and lease_owner = $4::uuid and lease_expires_at > now()
+    and tree_size = $5::bigint and root_hash = $6::bytea
   returning log_id
+), head as (
+  insert into tree_heads (log_id, tree_size, root_hash, signed_at, note)
+  select log_id, $1::bigint, $2::bytea, $7::timestamptz, $8::text from swapped
+  returning log_id, tree_size
+), cosigned as (
+  insert into cosignatures (log_id, tree_size, key_name, line, verifier_key)
+  select head.log_id, head.tree_size, u.key_name, u.line, u.verifier_key
+  from head, rows from (unnest($9::text[]), unnest($10::text[]), unnest($11::text[])) as u(key_name, line, verifier_key)
+  on conflict do nothing
 )
-insert into tree_heads (log_id, tree_size, root_hash, signed_at, note)
-select log_id, $1::bigint, $2::bytea, $3::timestamptz, $4::text from swapped
-returning tree_size
+select tree_size from head
 `
 
 type PublishTreeHeadParams struct {
 	TreeSize     int64
 	RootHash     []byte
-	SignedAt     time.Time
-	Note         string
 	LogID        int32
 	NodeID       uuid.UUID
 	PreviousSize int64
 	PreviousRoot []byte
+	SignedAt     time.Time
+	Note         string
+	KeyNames     []string
+	Lines        []string
+	VerifierKeys []string
 }
 
 // Publishes a signed head: compares and swaps the size and root of the one before it, held by this node's lease. No row:
@@ -410,12 +507,15 @@ func (q *Queries) PublishTreeHead(ctx context.Context, db DBTX, arg PublishTreeH
 	row := db.QueryRow(ctx, publishTreeHead,
 		arg.TreeSize,
 		arg.RootHash,
-		arg.SignedAt,
-		arg.Note,
 		arg.LogID,
 		arg.NodeID,
 		arg.PreviousSize,
 		arg.PreviousRoot,
+		arg.SignedAt,
+		arg.Note,
+		arg.KeyNames,
+		arg.Lines,
+		arg.VerifierKeys,
 	)
 	var tree_size int64
 	err := row.Scan(&tree_size)
@@ -472,6 +572,67 @@ func (q *Queries) PutTiles(ctx context.Context, db DBTX, arg PutTilesParams) err
 		arg.Hashes,
 	)
 	return err
+}
+
+const recordKeyRotation = `-- name: RecordKeyRotation :many
+with retired as (
+  update log_keys set retired_at = now() + make_interval(secs => $5::float8)
+  where log_id = $1::integer and public_key = $2::bytea and retired_at is null
+  returning log_id
+), added as (
+  insert into log_keys (log_id, public_key) select log_id, $3::bytea from retired returning log_id
+), place as (
+  update logs set next_index = next_index + 1
+  where log_id = $1::integer and exists (select from added)
+  returning next_index - 1 as leaf_index
+), written as (
+  insert into attempts (log_id, leaf_index, recorded_at, tenant_id, attempt_id, delivery_id, event_id, outcome, leaf,
+    diagnosis, response_excerpt)
+  select $1::integer, leaf_index, now(), nobody.id, $6::uuid, $6::uuid, nobody.id, 0, $4::bytea, '', ''
+  from place, (select '00000000-0000-0000-0000-000000000000'::uuid as id) nobody
+  returning leaf_index
+)
+insert into log_key_rotations (log_id, leaf_index, old_public_key, new_public_key, leaf, recorded_at)
+select $1::integer, leaf_index, $2::bytea, $3::bytea, $4::bytea, now() from written
+returning leaf_index
+`
+
+type RecordKeyRotationParams struct {
+	LogID          int32
+	OldPublicKey   []byte
+	NewPublicKey   []byte
+	Leaf           []byte
+	OverlapSeconds float64
+	LeafID         uuid.UUID
+}
+
+// Hands the log over to a new key: retires the old one when the overlap ends, adds the new one, and records the leaf that
+// says so. No row: the old key is not the one in force, and nothing has changed.
+func (q *Queries) RecordKeyRotation(ctx context.Context, db DBTX, arg RecordKeyRotationParams) ([]int64, error) {
+	rows, err := db.Query(ctx, recordKeyRotation,
+		arg.LogID,
+		arg.OldPublicKey,
+		arg.NewPublicKey,
+		arg.Leaf,
+		arg.OverlapSeconds,
+		arg.LeafID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var leaf_index int64
+		if err := rows.Scan(&leaf_index); err != nil {
+			return nil, err
+		}
+		items = append(items, leaf_index)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const releaseSealerLease = `-- name: ReleaseSealerLease :exec

@@ -77,7 +77,7 @@ func fillLog(ctx context.Context, config *node.Config, leaves int64) (ed25519.Pu
 	}
 	now := time.Now().UTC().Truncate(time.Second)
 	root := tree.Root()
-	note, err := checkpoint.Sign(checkpoint.Checkpoint{Origin: benchOrigin, Size: leaves, Root: root}, signer, now)
+	note, err := checkpoint.Sign(checkpoint.Checkpoint{Origin: benchOrigin, Size: leaves, Root: root}, now, signer)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func setUpDemo(ctx context.Context, n *node.Node, dir, destinationURL string) (d
 	if err == nil && d.DestinationURL == destinationURL {
 		client := newClient(d.URL, d.APIKey)
 		if _, err := client.endpoints.GetEndpoint(ctx, &kapselv1.GetEndpointRequest{EndpointId: d.EndpointID}); err == nil {
-			return d, d.describeLog(n)
+			return d, d.describeLog(ctx, n)
 		}
 	}
 	if d.APIKey, err = createTenantWithKey(ctx, n.DB(), "Demo"); err != nil {
@@ -96,13 +96,13 @@ func setUpDemo(ctx context.Context, n *node.Node, dir, destinationURL string) (d
 		return d, fmt.Errorf("create demo destination: %w", err)
 	}
 	d.DestinationID, d.DestinationURL = destination.Destination.Id, destinationURL
-	return d, d.describeLog(n)
+	return d, d.describeLog(ctx, n)
 }
 
-func (d *demo) describeLog(n *node.Node) (err error) {
+func (d *demo) describeLog(ctx context.Context, n *node.Node) (err error) {
 	d.IngestURL = d.URL + "/ingest/" + d.EndpointID
 	d.LogID = "1"
 	d.LogURL = d.URL + "/log/" + d.LogID
-	d.PublicKey, err = n.VerifierKey()
+	d.PublicKey, err = n.VerifierKey(ctx)
 	return err
 }

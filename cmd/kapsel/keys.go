@@ -30,12 +30,12 @@ const (
 var tenantScopes = []string{"ingest", "read", "manage", "admin"}
 
 func newKeys() *cobra.Command {
-	cmd := &cobra.Command{Use: "keys", Short: "Make, list and revoke API keys", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "keys", Short: "Make, list and revoke API keys, and change the key of the log", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError(errors.New("say what to do: kapsel keys create, list or revoke"))
+			return usageError(errors.New("say what to do: kapsel keys create, list, revoke, new-log-key or rotate-log"))
 		},
 	}
-	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke())
+	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke(), newKeysNewLogKey(), newKeysRotateLog())
 	return cmd
 }
 

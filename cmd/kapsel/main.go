@@ -81,6 +81,7 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 		newDeadLetters(), newReplay(),
 		newSeal(),
 		newProof(), newExport(), newVerify(), newMonitor(), newAudit(),
+		newWitness(),
 		newBench(),
 		newVersion(),
 	)

@@ -29,6 +29,8 @@ type nodeFlags struct {
 	allowed  []string
 	proxy    string
 
+	witnessPolicy, witnessMode string
+
 	trustedProxies  []string
 	forwardedHeader string
 }
@@ -55,6 +57,10 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.config.BreakerPause, "breaker-pause", 30*time.Second, "how long a failing destination is left alone at first")
 	flags.Int64Var(&f.config.SealLeaves, "seal-leaves", 100, "sign a tree head when so many leaves wait")
 	flags.DurationVar(&f.config.SealAge, "seal-age", 10*time.Second, "sign a tree head when the oldest leaf waits for so long")
+	flags.StringArrayVar(&f.config.LogKeys, "log-key", nil, "URL of a key that signs the log: a file, pkcs11:…, awskms:… or gcpkms:… (default a file in the state directory)")
+	flags.StringVar(&f.witnessPolicy, "witness-policy", "", "file that names witnesses of the log and their quorum (docs/operations.md)")
+	flags.StringVar(&f.witnessMode, "witness-mode", "warn", "without a quorum of witnesses: warn, or hold back tree heads until there is one")
+	flags.DurationVar(&f.config.WitnessTimeout, "witness-timeout", 10*time.Second, "how long a head waits for its quorum before it is signed anew")
 	flags.DurationVar(&f.config.KeepHeads, "keep-heads", 48*time.Hour, "keep every tree head for so long, then one an hour, after 30 days one a day")
 	flags.DurationVar(&f.config.KeepPayloads, "keep-payloads", retention.DefaultPayloads, "how long payloads are kept, unless a tenant's limits say otherwise")
 	flags.DurationVar(&f.config.KeepLedger, "keep-ledger", retention.DefaultLedger, "how long attempts and their leaves are kept")
@@ -83,6 +89,9 @@ func (f *nodeFlags) parse() (slog.Level, error) {
 			return 0, usageError(errors.New("--egress-proxy: want a URL such as http://proxy.example.com:3128"))
 		}
 		f.config.EgressProxy = proxy
+	}
+	if err := f.parseWitnesses(); err != nil {
+		return 0, err
 	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {

@@ -20,6 +20,7 @@ const (
 	SealerAfterTiles     Name = "sealer.after_tiles"     // its tiles are durable
 	SealerBeforeSign     Name = "sealer.before_sign"     // and checked
 	SealerAfterHighWater Name = "sealer.after_highwater" // its head is signed and the mark on disk, and nobody has seen it
+	SealerAfterCosign    Name = "sealer.after_cosign"    // and witnesses have cosigned it, if there are any
 	MembershipBeat       Name = "membership.beat"        // a heartbeat is about to be sent
 	HolderTick           Name = "holder.tick"            // the holder is about to look
 	RemovalsSweep        Name = "removals.sweep"         // deliveries of deleted destinations are about to be looked for
@@ -37,7 +38,7 @@ func Names() []Name {
 		IngestTaken, IngestBeforeCommit, IngestAfterCommit, IngestHandOver,
 		DeliveryAfterClaim, DeliverySettle, DeliveryBeforeSend, DeliveryAfterSend,
 		RecorderTaken, RecorderBeforeCommit, RecorderAfterCommit,
-		SealerBeforeTiles, SealerAfterTiles, SealerBeforeSign, SealerAfterHighWater,
+		SealerBeforeTiles, SealerAfterTiles, SealerBeforeSign, SealerAfterHighWater, SealerAfterCosign,
 		MembershipBeat, HolderTick, RemovalsSweep, ReplayerStep, RoutesRead, NodeNotice, NodeHeads, NodeMaintenance, UsageWrite,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
+	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
 
 // row is a row of attempts.
@@ -165,6 +166,13 @@ func (l *row) check(c *logChecks, named map[uuid.UUID]payload) {
 			wrong = "outcome"
 		}
 		c.erased.name(c.erasures, l.index, l.tenant, e)
+	case *leafv1.Leaf_KeyRotation:
+		same("tenant, which is none", uuid.Nil[:], l.tenant)
+		same("event, which is none", uuid.Nil[:], l.event)
+		same("delivery, which is none", l.attempt[:], l.delivery)
+		if _, err := verify.OpenRotation(l.leaf); wrong == "" && err != nil {
+			wrong = err.Error()
+		}
 	default:
 		wrong = "kind"
 	}

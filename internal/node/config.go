@@ -14,6 +14,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/retention"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/internal/witness"
 	"github.com/kapsel-dev/kapsel/server"
 )
 
@@ -46,6 +47,15 @@ type Config struct {
 	// SecretsKeyset is the keyset that encrypts secrets, as the base64 of its JSON. Default: the file in StateDir, which is made
 	// at the first start.
 	SecretsKeyset string
+	// LogKeys are URLs of keys that the log is signed with (tlog.OpenKey), beside those in files log*.key of StateDir. Without
+	// any, a new state directory gets a key file.
+	LogKeys []string
+	// Witnesses are asked to cosign tree heads. With WitnessHold a head is published only when their quorum has cosigned it;
+	// otherwise a quorum that is missing is logged. WitnessTimeout is how long a head waits before it is given up and signed
+	// anew, 1 s to 5 min. Defaults: none, no hold, 10 s.
+	Witnesses      *witness.Policy
+	WitnessHold    bool
+	WitnessTimeout time.Duration
 	// LogOrigin names the log in its checkpoints: a URL without scheme and trailing slash. It can never be changed.
 	// Default: what the database has, else PublicURL's host and /log/1.
 	LogOrigin string
@@ -118,6 +128,9 @@ func (c Config) withDefaults() Config {
 	if c.Grace == 0 {
 		c.Grace = defaultGrace
 	}
+	if c.WitnessTimeout == 0 {
+		c.WitnessTimeout = tlog.DefaultWitnessTimeout
+	}
 	if c.KeepHeads == 0 {
 		c.KeepHeads = defaultKeepHeads
 	}
@@ -163,6 +176,12 @@ func (c Config) Validate() error {
 	}
 	if c.KeepLedger < retention.MinLedger || c.KeepLedger < c.KeepPayloads {
 		errs = append(errs, fmt.Errorf("keep ledger %v is under %v, or shorter than payloads are kept", c.KeepLedger, retention.MinLedger))
+	}
+	if c.WitnessHold && c.Witnesses == nil {
+		errs = append(errs, errors.New("heads are to be held back for witnesses, and no witness policy is given"))
+	}
+	if c.WitnessTimeout < time.Second || c.WitnessTimeout > 5*time.Minute {
+		errs = append(errs, fmt.Errorf("witness timeout %v is outside 1s to 5m", c.WitnessTimeout))
 	}
 	if c.BreakerPause < 10*time.Millisecond || c.BreakerPause > time.Hour {
 		errs = append(errs, fmt.Errorf("breaker pause %v is outside 10ms to 1h", c.BreakerPause))

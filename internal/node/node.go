@@ -31,7 +31,9 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/watch"
+	"github.com/kapsel-dev/kapsel/internal/witness"
 	"github.com/kapsel-dev/kapsel/server"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -43,7 +45,7 @@ type Node struct {
 
 	db         *store.DB
 	keys       *secret.Keyring
-	key        *tlog.Key
+	logKeys    *tlog.Keys
 	origin     string
 	routes     *route.Table
 	sender     *delivery.Sender
@@ -120,11 +122,18 @@ func (n *Node) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.sealer, err = tlog.NewSealer(tlog.Config{
-		LogID: logID, Origin: n.origin, Node: n.id, DB: n.db.Engine(), Key: n.key, HighWater: highWater,
+	sealing := tlog.Config{
+		LogID: logID, Origin: n.origin, Node: n.id, DB: n.db.Engine(), Keys: n.logKeys, HighWater: highWater,
 		MaxLeaves: n.config.SealLeaves, MaxAge: n.config.SealAge,
 		Logger: log.With("component", "sealer"), Heads: n.heads, OnSeal: n.config.OnSeal,
-	})
+	}
+	var collector *witness.Collector
+	if n.config.Witnesses != nil {
+		collector = witness.NewCollector(n.config.Witnesses, n.config.WitnessHold, tlog.StoredProof(n.db.Engine(), logID),
+			tlog.StoreCosignatures(n.db.Engine(), logID), log.With("component", "witnesses"))
+		sealing.Witnesses, sealing.WitnessTimeout = collector, n.config.WitnessTimeout
+	}
+	n.sealer, err = tlog.NewSealer(sealing)
 	if err != nil {
 		return err
 	}
@@ -196,6 +205,9 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("routes", n.routes.Run)
 	n.add("API keys", func(ctx context.Context) error { return authenticator.Run(ctx, log.With("component", "API keys")) })
 	n.add("heads", follower.Run)
+	if collector != nil {
+		n.add("witnesses", collector.Run)
+	}
 	n.add("sealer", n.sealer.Run)
 	n.add("leaf hashes", tlog.NewLeafIndexer(reader, n.heads, log.With("component", "leaf hashes")).Run)
 	n.add("recorder", n.recorder.Run)
@@ -218,13 +230,13 @@ func (n *Node) openState(ctx context.Context) (err error) {
 	if n.keys, err = secret.Open(filepath.Join(n.config.StateDir, secretsFile)); err != nil {
 		return err
 	}
-	if n.key, err = tlog.OpenKeyFile(filepath.Join(n.config.StateDir, logKeyFile)); err != nil {
+	if n.logKeys, err = tlog.OpenKeys(ctx, n.config.StateDir, n.config.LogKeys); err != nil {
 		return err
 	}
 	if n.origin, err = n.logOrigin(ctx); err != nil {
 		return err
 	}
-	return tlog.EnsureLog(ctx, n.db.Engine(), logID, n.origin, n.key)
+	return tlog.EnsureLog(ctx, n.db.Engine(), logID, n.origin, n.logKeys.First())
 }
 
 // logOrigin is the configured name of the log, else the one that the database has, else one made from the public URL.
@@ -301,8 +313,14 @@ func (n *Node) Routes() *route.Table { return n.routes }
 // Origin is the log's name.
 func (n *Node) Origin() string { return n.origin }
 
-// VerifierKey is the log's public key as a verifier wants it.
-func (n *Node) VerifierKey() (string, error) { return n.key.VerifierKey(n.origin) }
+// VerifierKey is the log's newest public key as a verifier wants it.
+func (n *Node) VerifierKey(ctx context.Context) (string, error) {
+	keys, err := n.db.LogKeysInForce(ctx, n.db.Engine(), logID)
+	if err != nil || len(keys) == 0 {
+		return "", fmt.Errorf("read keys in force: there are %d: %w", len(keys), err)
+	}
+	return checkpoint.VerifierKey(n.origin, keys[0])
+}
 
 // Failed gets the error that ended the node's HTTP server, if one did.
 func (n *Node) Failed() <-chan error { return n.failed }

@@ -82,7 +82,7 @@ func (r *rig) highWater(name string) *HighWater {
 // sealer makes the sealer of a process: a new node id, and the high-water file of that name.
 func (r *rig) sealer(highWater string, change func(*Config)) *Sealer {
 	r.t.Helper()
-	cfg := Config{LogID: testLogID, Origin: testOrigin, Node: uuid.Must(uuid.NewV7()), DB: r.pool, Key: r.key(),
+	cfg := Config{LogID: testLogID, Origin: testOrigin, Node: uuid.Must(uuid.NewV7()), DB: r.pool, Keys: NewKeys(r.key()),
 		HighWater: r.highWater(highWater), Logger: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&cfg)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/kapsel-dev/kapsel/internal/durable"
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 )
@@ -29,7 +30,7 @@ type markFile struct {
 // OpenHighWater reads the file, which need not exist, and makes sure that it is of the log with this origin.
 func OpenHighWater(path, origin string) (*HighWater, error) {
 	h := &HighWater{path: path, origin: origin}
-	text, err := readPrivate(path)
+	text, err := durable.ReadPrivate(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return h, nil
 	}
@@ -81,7 +82,7 @@ func (h *HighWater) advance(c checkpoint.Checkpoint) error {
 	if err != nil {
 		return fmt.Errorf("encode high-water mark: %w", err)
 	}
-	if err := replaceFile(h.path, append(text, '\n')); err != nil {
+	if err := durable.Replace(h.path, append(text, '\n')); err != nil {
 		return fmt.Errorf("write high-water mark: %w", err)
 	}
 	h.mark = &c

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/kapsel-dev/kapsel/internal/durable"
 	"github.com/kapsel-dev/kapsel/internal/signer"
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 )
@@ -64,7 +65,7 @@ func OpenKeyFile(path string) (*Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode log key: %w", err)
 	}
-	err = createFile(path, pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}))
+	err = durable.Create(path, pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}))
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("write log key: %w", err)
 	}
@@ -72,7 +73,7 @@ func OpenKeyFile(path string) (*Key, error) {
 }
 
 func readKeyFile(path string) (*Key, error) {
-	text, err := readPrivate(path)
+	text, err := durable.ReadPrivate(path)
 	if err != nil {
 		return nil, fmt.Errorf("read log key: %w", err)
 	}
@@ -93,6 +94,9 @@ func readKeyFile(path string) (*Key, error) {
 
 // Public returns the public half.
 func (k *Key) Public() ed25519.PublicKey { return k.public }
+
+// Signer returns what signs.
+func (k *Key) Signer() crypto.Signer { return k.signer() }
 
 // VerifierKey returns the text by which verifiers know the key as that of the log with an origin.
 func (k *Key) VerifierKey(origin string) (string, error) {

@@ -24,6 +24,9 @@ func (s *Sealer) lead(ctx context.Context) (bool, error) {
 	if s.tree != nil && time.Since(s.renewed) < lookInterval/2 {
 		return true, nil
 	}
+	if can, err := s.canSign(ctx); err != nil || !can {
+		return false, err
+	}
 	row, err := s.queries.AcquireSealerLease(ctx, s.DB, s.Node, leaseTime.Seconds(), s.LogID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if s.tree != nil {

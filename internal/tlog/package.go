@@ -12,8 +12,8 @@ import (
 
 // Package writes the proof package of a leaf under a head that covers it: the file that package verify of the SDK reads.
 // The leaf is hashed again and its proof verified first, so that what goes out verifies; ErrCorrupt if the stored leaf is
-// not the one that was sealed. The checkpoint carries the log's own lines only: a package must hold the key of each line in
-// it, and the log does not know those of witnesses.
+// not the one that was sealed. The checkpoint carries the log's own lines and those of witnesses that were verified: a
+// package must hold the key of each line in it, and of others the log does not know the key.
 func (r *Reader) Package(ctx context.Context, leafIndex int64, leaf []byte, head Head) ([]byte, error) {
 	path, err := r.InclusionProof(ctx, leafIndex, head.Size)
 	if err != nil {
@@ -31,6 +31,10 @@ func (r *Reader) Package(ctx context.Context, leafIndex int64, leaf []byte, head
 	if err != nil {
 		return nil, fmt.Errorf("describe leaf %d: %w", leafIndex, err)
 	}
+	note, witnesses, err := r.cosignedNote(ctx, head)
+	if err != nil {
+		return nil, err
+	}
 	p := verify.Package{
 		Format:     verify.Format,
 		Origin:     r.origin,
@@ -41,12 +45,28 @@ func (r *Reader) Package(ctx context.Context, leafIndex int64, leaf []byte, head
 		LeafHash:   hash.String(),
 		AuditPath:  make([]string, len(path)),
 		RootHash:   head.Root.String(),
-		Checkpoint: head.Note,
-		PublicKeys: keys,
+		Checkpoint: note,
+		PublicKeys: append(keys, witnesses...),
 		Attempt:    attempt,
 	}
 	for i := range path {
 		p.AuditPath[i] = path[i].String()
 	}
 	return p.Encode()
+}
+
+// cosignedNote returns a head's note with the verified lines of witnesses, and their keys.
+func (r *Reader) cosignedNote(ctx context.Context, head Head) (note string, keys []string, err error) {
+	rows, err := r.tiles.queries.CosignaturesOfHeads(ctx, r.tiles.db, r.tiles.logID, []int64{head.Size})
+	if err != nil {
+		return "", nil, fmt.Errorf("read cosignatures of tree size %d: %w", head.Size, err)
+	}
+	note = head.Note
+	for _, row := range rows {
+		if row.VerifierKey != "" {
+			note += row.Line + "\n"
+			keys = append(keys, row.VerifierKey)
+		}
+	}
+	return note, keys, nil
 }

@@ -2,6 +2,7 @@ package tlog
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,7 +58,7 @@ func (s *Sealer) sealUntil(ctx context.Context, waiting backlog) error {
 		if mark, ok := s.HighWater.Mark(); ok && mark.Size > before {
 			// A head was signed, but a crash kept it from being published. Nothing below it may be signed, and the same
 			// tree must come out now.
-			end = mark.Size
+			end = max(mark.Size, min(s.beyond, end))
 		}
 		head, err := s.seal(ctx, end)
 		if err != nil {
@@ -96,6 +97,9 @@ func (s *Sealer) seal(ctx context.Context, end int64) (Head, error) {
 	}
 	grown := checkpoint.Checkpoint{Origin: s.Origin, Size: next.Size(), Root: next.Root()}
 	if err := s.checkStored(ctx, grown); err != nil {
+		return Head{}, err
+	}
+	if err := s.checkMark(ctx, grown.Size); err != nil {
 		return Head{}, err
 	}
 	if time.Since(s.renewed) > lookInterval {
@@ -177,17 +181,25 @@ func (s *Sealer) renew(ctx context.Context) error {
 	return nil
 }
 
-// publish signs c, puts the high-water mark on disk, and swaps the published head for it. If another node was faster, the
-// signed note is dropped: nobody has seen it.
+// publish signs c with the keys in force, puts the high-water mark on disk, has witnesses cosign, and swaps the published
+// head for it. If another node was faster, the signed note is dropped: nobody but witnesses has seen it.
 func (s *Sealer) publish(ctx context.Context, c checkpoint.Checkpoint) (Head, error) {
 	if err := s.HighWater.check(c); err != nil {
+		return Head{}, err
+	}
+	keys, err := s.keysInForce(ctx)
+	if err != nil {
 		return Head{}, err
 	}
 	if err := fault.Point(fault.SealerBeforeSign); err != nil {
 		return Head{}, err
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	note, err := checkpoint.Sign(c, s.Key.signer(), now)
+	signers := make([]crypto.Signer, len(keys))
+	for i, key := range keys {
+		signers[i] = key.Signer()
+	}
+	note, err := checkpoint.Sign(c, now, signers...)
 	if err != nil {
 		return Head{}, err
 	}
@@ -198,11 +210,21 @@ func (s *Sealer) publish(ctx context.Context, c checkpoint.Checkpoint) (Head, er
 	if err := fault.Point(fault.SealerAfterHighWater); err != nil {
 		return Head{}, err
 	}
-	_, err = s.queries.PublishTreeHead(ctx, s.DB, store.PublishTreeHeadParams{
+	head := Head{Size: c.Size, Root: c.Root, SignedAt: now, Note: note}
+	cosignatures, err := s.cosign(ctx, head)
+	if err != nil {
+		return Head{}, fmt.Errorf("publish tree size %d: %w", c.Size, err)
+	}
+	if err := fault.Point(fault.SealerAfterCosign); err != nil {
+		return Head{}, err
+	}
+	params := store.PublishTreeHeadParams{
 		LogID: s.LogID, NodeID: s.Node,
 		TreeSize: c.Size, RootHash: c.Root[:], SignedAt: now, Note: note,
 		PreviousSize: s.published.Size, PreviousRoot: s.published.Root[:],
-	})
+	}
+	params.KeyNames, params.Lines, params.VerifierKeys = columns(cosignatures)
+	_, err = s.queries.PublishTreeHead(ctx, s.DB, params)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Head{}, fmt.Errorf("publish tree size %d: %w", c.Size, ErrNotLeader)
 	}
@@ -210,7 +232,9 @@ func (s *Sealer) publish(ctx context.Context, c checkpoint.Checkpoint) (Head, er
 		return Head{}, fmt.Errorf("publish tree size %d: %w", c.Size, err)
 	}
 	s.published = c
-	head := Head{Size: c.Size, Root: c.Root, SignedAt: now, Note: note}
+	if s.Witnesses != nil {
+		s.Witnesses.Published(head)
+	}
 	if s.Heads != nil {
 		s.Heads.Publish(head)
 	}

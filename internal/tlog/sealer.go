@@ -36,8 +36,11 @@ type Config struct {
 	Origin    string
 	Node      uuid.UUID  // who holds the lease
 	DB        store.DBTX // a pool of the engine's role
-	Key       *Key
-	HighWater *HighWater // beside the key
+	Keys      *Keys
+	HighWater *HighWater // beside the keys
+
+	Witnesses      Witnesses     // cosign heads. Optional
+	WitnessTimeout time.Duration // for how long a head waits for their quorum. Default DefaultWitnessTimeout
 
 	MaxLeaves   int64         // seal when so many leaves wait. Default 100
 	MaxAge      time.Duration // or when the oldest is so old. Default 10 s
@@ -66,13 +69,15 @@ type Sealer struct {
 	// requested: somebody asked for a seal of whatever waits.
 	requested atomic.Bool
 
-	mu        sync.Mutex            // one look or flush at a time; guards all below
-	tree      *merkle.Tree          // of the published head, verified; nil unless this node leads
-	published checkpoint.Checkpoint // the head that tree is of
-	ahead     ahead                 // what is read already of the leaves after tree
-	since     time.Time             // no leaf after tree was recorded before this
-	renewed   time.Time             // when the lease was taken or renewed last
-	signed    time.Time             // when the last head was signed
+	mu         sync.Mutex            // one look or flush at a time; guards all below
+	tree       *merkle.Tree          // of the published head, verified; nil unless this node leads
+	published  checkpoint.Checkpoint // the head that tree is of
+	ahead      ahead                 // what is read already of the leaves after tree
+	since      time.Time             // no leaf after tree was recorded before this
+	renewed    time.Time             // when the lease was taken or renewed last
+	beyond     int64                 // a tree of this size may have been cosigned and never published
+	complained time.Time             // when a missing key was logged last
+	signed     time.Time             // when the last head was signed
 
 	sealed time.Time // when Run's last seal began; only its goroutine uses it
 }
@@ -88,11 +93,14 @@ func NewSealer(cfg Config) (*Sealer, error) {
 	if cfg.MinInterval == 0 {
 		cfg.MinInterval = time.Second
 	}
+	if cfg.WitnessTimeout == 0 {
+		cfg.WitnessTimeout = DefaultWitnessTimeout
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
 	err := checkpoint.CheckOrigin(cfg.Origin)
-	if cfg.DB == nil || cfg.Key == nil || cfg.HighWater == nil || cfg.Node == uuid.Nil {
+	if cfg.DB == nil || cfg.Keys == nil || cfg.HighWater == nil || cfg.Node == uuid.Nil {
 		err = errors.Join(err, errors.New("a database, a key, a high-water mark and a node id are required"))
 	} else if cfg.HighWater.origin != cfg.Origin {
 		err = errors.Join(err, fmt.Errorf("the high-water mark is of log %q", cfg.HighWater.origin))

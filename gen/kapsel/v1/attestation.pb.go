@@ -105,10 +105,16 @@ type LogKey struct {
 	VerifierKey string `protobuf:"bytes,1,opt,name=verifier_key,json=verifierKey,proto3" json:"verifier_key,omitempty"`
 	// When it came into use.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it signed for the last time. Unset for the current key.
-	RetireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=retire_time,json=retireTime,proto3" json:"retire_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// When it signs, or signed, for the last time: in the future while heads are signed by it and by its successor. Unset
+	// for the current key.
+	RetireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=retire_time,json=retireTime,proto3" json:"retire_time,omitempty"`
+	// Leaf by which the key before it handed over to it, signed by both (kapsel.leaf.v1.KeyRotation). Empty for the log's
+	// first key.
+	RotationLeaf []byte `protobuf:"bytes,4,opt,name=rotation_leaf,json=rotationLeaf,proto3" json:"rotation_leaf,omitempty"`
+	// Place of that leaf. Without meaning when there is none.
+	RotationLeafIndex int64 `protobuf:"varint,5,opt,name=rotation_leaf_index,json=rotationLeafIndex,proto3" json:"rotation_leaf_index,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *LogKey) Reset() {
@@ -160,6 +166,20 @@ func (x *LogKey) GetRetireTime() *timestamppb.Timestamp {
 		return x.RetireTime
 	}
 	return nil
+}
+
+func (x *LogKey) GetRotationLeaf() []byte {
+	if x != nil {
+		return x.RotationLeaf
+	}
+	return nil
+}
+
+func (x *LogKey) GetRotationLeafIndex() int64 {
+	if x != nil {
+		return x.RotationLeafIndex
+	}
+	return 0
 }
 
 // TreeHead is what a log commits to at one size. The note is the statement; the other fields are read from it.
@@ -1714,13 +1734,15 @@ const file_kapsel_v1_attestation_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12\x1b\n" +
 	"\x06origin\x18\x02 \x01(\tB\x03\xe0A\x03R\x06origin\x12\x15\n" +
 	"\x03url\x18\x03 \x01(\tB\x03\xe0A\x03R\x03url\x12*\n" +
-	"\x04keys\x18\x04 \x03(\v2\x11.kapsel.v1.LogKeyB\x03\xe0A\x03R\x04keys\"\xb4\x01\n" +
+	"\x04keys\x18\x04 \x03(\v2\x11.kapsel.v1.LogKeyB\x03\xe0A\x03R\x04keys\"\x93\x02\n" +
 	"\x06LogKey\x12&\n" +
 	"\fverifier_key\x18\x01 \x01(\tB\x03\xe0A\x03R\vverifierKey\x12@\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12@\n" +
 	"\vretire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"retireTime\"\x82\x02\n" +
+	"retireTime\x12(\n" +
+	"\rrotation_leaf\x18\x04 \x01(\fB\x03\xe0A\x03R\frotationLeaf\x123\n" +
+	"\x13rotation_leaf_index\x18\x05 \x01(\x03B\x03\xe0A\x03R\x11rotationLeafIndex\"\x82\x02\n" +
 	"\bTreeHead\x12\x1a\n" +
 	"\x06log_id\x18\x01 \x01(\tB\x03\xe0A\x03R\x05logId\x12 \n" +
 	"\ttree_size\x18\x02 \x01(\x03B\x03\xe0A\x03R\btreeSize\x12 \n" +

@@ -54,7 +54,7 @@ func TestParseRefusesMalformedCheckpoints(t *testing.T) {
 func TestSignedCheckpointHasBothLines(t *testing.T) {
 	key, at := testKey(1), time.Unix(1_800_000_000, 999)
 	c := Checkpoint{Origin: origin, Size: 42, Root: merkle.LeafHash([]byte("root"))}
-	signed, err := Sign(c, key, at)
+	signed, err := Sign(c, at, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestSignedCheckpointHasBothLines(t *testing.T) {
 func TestOpenRefusesWhatTheLogDidNotSign(t *testing.T) {
 	key := testKey(1)
 	c := Checkpoint{Origin: origin, Size: 42, Root: merkle.LeafHash([]byte("root"))}
-	signed, err := Sign(c, key, time.Unix(1_800_000_000, 0))
+	signed, err := Sign(c, time.Unix(1_800_000_000, 0), key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func FuzzParse(f *testing.F) {
 func FuzzOpen(f *testing.F) {
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	c := Checkpoint{Origin: "example.com/log/1", Size: 5}
-	signed, err := Sign(c, key, time.Unix(1700000000, 0))
+	signed, err := Sign(c, time.Unix(1700000000, 0), key)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -33,22 +33,27 @@ func VerifierKey(origin string, key ed25519.PublicKey) (string, error) {
 	return text, nil
 }
 
-// Sign returns the signed note of c at a time, with both lines of the log's key, and has verified it. The signer must hold
-// an Ed25519 key.
-func Sign(c Checkpoint, signer crypto.Signer, at time.Time) (string, error) {
-	public, ok := signer.Public().(ed25519.PublicKey)
-	if !ok {
-		return "", fmt.Errorf("the log's key is a %T: want Ed25519", signer.Public())
+// Sign returns the signed note of c at a time, with both lines of each of the log's keys, and has verified it. The signers
+// must hold Ed25519 keys. There is one, or two while keys change.
+func Sign(c Checkpoint, at time.Time, signers ...crypto.Signer) (string, error) {
+	var lines []note.Signer
+	var keys []ed25519.PublicKey
+	for _, signer := range signers {
+		public, ok := signer.Public().(ed25519.PublicKey)
+		if !ok {
+			return "", fmt.Errorf("the log's key is a %T: want Ed25519", signer.Public())
+		}
+		keys = append(keys, public)
+		lines = append(lines, lineSigner{line{c.Origin, typeEd25519, public}, signer, at}, lineSigner{line{c.Origin, typeCosignature, public}, signer, at})
 	}
-	signed, err := note.Sign(&note.Note{Text: c.Text()},
-		lineSigner{line{c.Origin, typeEd25519, public}, signer, at},
-		lineSigner{line{c.Origin, typeCosignature, public}, signer, at})
+	signed, err := note.Sign(&note.Note{Text: c.Text()}, lines...)
 	if err != nil {
 		return "", fmt.Errorf("sign checkpoint: %w", err)
 	}
-	// A module that signs wrongly must be found out before the note is published.
-	if _, _, err := Open(string(signed), c.Origin, public); err != nil {
-		return "", fmt.Errorf("check own signature: %w", err)
+	for _, public := range keys { // a module that signs wrongly must be found out before the note is published
+		if _, _, err := Open(string(signed), c.Origin, public); err != nil {
+			return "", fmt.Errorf("check own signature: %w", err)
+		}
 	}
 	return string(signed), nil
 }

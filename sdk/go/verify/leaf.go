@@ -123,8 +123,10 @@ func describe(leaf *leafv1.Leaf) (json.RawMessage, error) {
 		text = w.deadLetter(kind.DeadLetter, nonce)
 	case *leafv1.Leaf_Erasure:
 		text = w.erasure(kind.Erasure, nonce)
+	case *leafv1.Leaf_KeyRotation:
+		text = w.rotation(kind.KeyRotation, nonce)
 	default:
-		return nil, errors.New("the leaf holds neither an attempt, nor a dead letter, nor an erasure")
+		return nil, errors.New("the leaf holds neither an attempt, nor a dead letter, nor an erasure, nor a hand-over of keys")
 	}
 	if w.err != nil {
 		return nil, w.err

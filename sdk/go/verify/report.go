@@ -59,6 +59,8 @@ func (r *Report) WriteText(w io.Writer) error {
 		out.deadLetter(r.Leaf.GetDeadLetter())
 	} else if r.Leaf.GetErasure() != nil {
 		out.erasure(r.Leaf.GetErasure())
+	} else if r.Leaf.GetKeyRotation() != nil {
+		out.rotation(r.Leaf.GetKeyRotation())
 	}
 	out.line("\nThe log")
 	out.row("Origin", plain(r.Package.Origin))

@@ -246,6 +246,7 @@ type Leaf struct {
 	//	*Leaf_Attempt
 	//	*Leaf_DeadLetter
 	//	*Leaf_Erasure
+	//	*Leaf_KeyRotation
 	Kind          isLeaf_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -322,6 +323,15 @@ func (x *Leaf) GetErasure() *Erasure {
 	return nil
 }
 
+func (x *Leaf) GetKeyRotation() *KeyRotation {
+	if x != nil {
+		if x, ok := x.Kind.(*Leaf_KeyRotation); ok {
+			return x.KeyRotation
+		}
+	}
+	return nil
+}
+
 type isLeaf_Kind interface {
 	isLeaf_Kind()
 }
@@ -341,11 +351,18 @@ type Leaf_Erasure struct {
 	Erasure *Erasure `protobuf:"bytes,4,opt,name=erasure,proto3,oneof"`
 }
 
+type Leaf_KeyRotation struct {
+	// The log was handed over from its key to another one.
+	KeyRotation *KeyRotation `protobuf:"bytes,5,opt,name=key_rotation,json=keyRotation,proto3,oneof"`
+}
+
 func (*Leaf_Attempt) isLeaf_Kind() {}
 
 func (*Leaf_DeadLetter) isLeaf_Kind() {}
 
 func (*Leaf_Erasure) isLeaf_Kind() {}
+
+func (*Leaf_KeyRotation) isLeaf_Kind() {}
 
 // Attempt is one try to bring one event to one destination. All ids are the 16 bytes of a UUIDv7 (RFC 9562).
 type Attempt struct {
@@ -849,17 +866,120 @@ func (x *Erasure) GetNodeId() []byte {
 	return nil
 }
 
+// KeyRotation says that the log's key is followed by another one. Both keys sign these lines of text, each ended by a
+// newline: "kapsel-key-rotation/v1", the origin, the old and the new verifier key (C2SP signed-note), and the two times in
+// seconds since 1970.
+type KeyRotation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Origin of the log.
+	Origin string `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	// The key that hands over, 32 bytes, Ed25519.
+	OldPublicKey []byte `protobuf:"bytes,2,opt,name=old_public_key,json=oldPublicKey,proto3" json:"old_public_key,omitempty"`
+	// The key that follows it, 32 bytes, Ed25519.
+	NewPublicKey []byte `protobuf:"bytes,3,opt,name=new_public_key,json=newPublicKey,proto3" json:"new_public_key,omitempty"`
+	// When the new key came into use, in whole seconds.
+	RotatedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=rotated_at,json=rotatedAt,proto3" json:"rotated_at,omitempty"`
+	// When the old key was to retire, in whole seconds. Until then heads are signed by both.
+	OldKeyRetiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=old_key_retires_at,json=oldKeyRetiresAt,proto3" json:"old_key_retires_at,omitempty"`
+	// Ed25519 signature of the old key.
+	OldSignature []byte `protobuf:"bytes,6,opt,name=old_signature,json=oldSignature,proto3" json:"old_signature,omitempty"`
+	// Ed25519 signature of the new key.
+	NewSignature  []byte `protobuf:"bytes,7,opt,name=new_signature,json=newSignature,proto3" json:"new_signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyRotation) Reset() {
+	*x = KeyRotation{}
+	mi := &file_kapsel_leaf_v1_leaf_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyRotation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyRotation) ProtoMessage() {}
+
+func (x *KeyRotation) ProtoReflect() protoreflect.Message {
+	mi := &file_kapsel_leaf_v1_leaf_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyRotation.ProtoReflect.Descriptor instead.
+func (*KeyRotation) Descriptor() ([]byte, []int) {
+	return file_kapsel_leaf_v1_leaf_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *KeyRotation) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *KeyRotation) GetOldPublicKey() []byte {
+	if x != nil {
+		return x.OldPublicKey
+	}
+	return nil
+}
+
+func (x *KeyRotation) GetNewPublicKey() []byte {
+	if x != nil {
+		return x.NewPublicKey
+	}
+	return nil
+}
+
+func (x *KeyRotation) GetRotatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RotatedAt
+	}
+	return nil
+}
+
+func (x *KeyRotation) GetOldKeyRetiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldKeyRetiresAt
+	}
+	return nil
+}
+
+func (x *KeyRotation) GetOldSignature() []byte {
+	if x != nil {
+		return x.OldSignature
+	}
+	return nil
+}
+
+func (x *KeyRotation) GetNewSignature() []byte {
+	if x != nil {
+		return x.NewSignature
+	}
+	return nil
+}
+
 var File_kapsel_leaf_v1_leaf_proto protoreflect.FileDescriptor
 
 const file_kapsel_leaf_v1_leaf_proto_rawDesc = "" +
 	"\n" +
-	"\x19kapsel/leaf/v1/leaf.proto\x12\x0ekapsel.leaf.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x01\n" +
+	"\x19kapsel/leaf/v1/leaf.proto\x12\x0ekapsel.leaf.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x02\n" +
 	"\x04Leaf\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x123\n" +
 	"\aattempt\x18\x02 \x01(\v2\x17.kapsel.leaf.v1.AttemptH\x00R\aattempt\x12=\n" +
 	"\vdead_letter\x18\x03 \x01(\v2\x1a.kapsel.leaf.v1.DeadLetterH\x00R\n" +
 	"deadLetter\x123\n" +
-	"\aerasure\x18\x04 \x01(\v2\x17.kapsel.leaf.v1.ErasureH\x00R\aerasureB\x06\n" +
+	"\aerasure\x18\x04 \x01(\v2\x17.kapsel.leaf.v1.ErasureH\x00R\aerasure\x12@\n" +
+	"\fkey_rotation\x18\x05 \x01(\v2\x1b.kapsel.leaf.v1.KeyRotationH\x00R\vkeyRotationB\x06\n" +
 	"\x04kind\"\x88\a\n" +
 	"\aAttempt\x12\x1d\n" +
 	"\n" +
@@ -919,7 +1039,16 @@ const file_kapsel_leaf_v1_leaf_proto_rawDesc = "" +
 	"\fleaf_indexes\x18\x04 \x03(\x04R\vleafIndexes\x127\n" +
 	"\terased_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\berasedAt\x12#\n" +
 	"\rreason_sha256\x18\x06 \x01(\fR\freasonSha256\x12\x17\n" +
-	"\anode_id\x18\a \x01(\fR\x06nodeId*b\n" +
+	"\anode_id\x18\a \x01(\fR\x06nodeId\"\xbf\x02\n" +
+	"\vKeyRotation\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12$\n" +
+	"\x0eold_public_key\x18\x02 \x01(\fR\foldPublicKey\x12$\n" +
+	"\x0enew_public_key\x18\x03 \x01(\fR\fnewPublicKey\x129\n" +
+	"\n" +
+	"rotated_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\trotatedAt\x12G\n" +
+	"\x12old_key_retires_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0foldKeyRetiresAt\x12#\n" +
+	"\rold_signature\x18\x06 \x01(\fR\foldSignature\x12#\n" +
+	"\rnew_signature\x18\a \x01(\fR\fnewSignature*b\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
@@ -959,7 +1088,7 @@ func file_kapsel_leaf_v1_leaf_proto_rawDescGZIP() []byte {
 }
 
 var file_kapsel_leaf_v1_leaf_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_kapsel_leaf_v1_leaf_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_kapsel_leaf_v1_leaf_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_kapsel_leaf_v1_leaf_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: kapsel.leaf.v1.Outcome
 	(Failure)(0),                  // 1: kapsel.leaf.v1.Failure
@@ -968,27 +1097,31 @@ var file_kapsel_leaf_v1_leaf_proto_goTypes = []any{
 	(*Attempt)(nil),               // 4: kapsel.leaf.v1.Attempt
 	(*DeadLetter)(nil),            // 5: kapsel.leaf.v1.DeadLetter
 	(*Erasure)(nil),               // 6: kapsel.leaf.v1.Erasure
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(*KeyRotation)(nil),           // 7: kapsel.leaf.v1.KeyRotation
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
 }
 var file_kapsel_leaf_v1_leaf_proto_depIdxs = []int32{
 	4,  // 0: kapsel.leaf.v1.Leaf.attempt:type_name -> kapsel.leaf.v1.Attempt
 	5,  // 1: kapsel.leaf.v1.Leaf.dead_letter:type_name -> kapsel.leaf.v1.DeadLetter
 	6,  // 2: kapsel.leaf.v1.Leaf.erasure:type_name -> kapsel.leaf.v1.Erasure
-	7,  // 3: kapsel.leaf.v1.Attempt.received_at:type_name -> google.protobuf.Timestamp
-	7,  // 4: kapsel.leaf.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
-	8,  // 5: kapsel.leaf.v1.Attempt.duration:type_name -> google.protobuf.Duration
-	0,  // 6: kapsel.leaf.v1.Attempt.outcome:type_name -> kapsel.leaf.v1.Outcome
-	1,  // 7: kapsel.leaf.v1.Attempt.failure:type_name -> kapsel.leaf.v1.Failure
-	2,  // 8: kapsel.leaf.v1.DeadLetter.reason:type_name -> kapsel.leaf.v1.DeadLetterReason
-	7,  // 9: kapsel.leaf.v1.DeadLetter.received_at:type_name -> google.protobuf.Timestamp
-	7,  // 10: kapsel.leaf.v1.DeadLetter.dead_at:type_name -> google.protobuf.Timestamp
-	7,  // 11: kapsel.leaf.v1.Erasure.erased_at:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	7,  // 3: kapsel.leaf.v1.Leaf.key_rotation:type_name -> kapsel.leaf.v1.KeyRotation
+	8,  // 4: kapsel.leaf.v1.Attempt.received_at:type_name -> google.protobuf.Timestamp
+	8,  // 5: kapsel.leaf.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
+	9,  // 6: kapsel.leaf.v1.Attempt.duration:type_name -> google.protobuf.Duration
+	0,  // 7: kapsel.leaf.v1.Attempt.outcome:type_name -> kapsel.leaf.v1.Outcome
+	1,  // 8: kapsel.leaf.v1.Attempt.failure:type_name -> kapsel.leaf.v1.Failure
+	2,  // 9: kapsel.leaf.v1.DeadLetter.reason:type_name -> kapsel.leaf.v1.DeadLetterReason
+	8,  // 10: kapsel.leaf.v1.DeadLetter.received_at:type_name -> google.protobuf.Timestamp
+	8,  // 11: kapsel.leaf.v1.DeadLetter.dead_at:type_name -> google.protobuf.Timestamp
+	8,  // 12: kapsel.leaf.v1.Erasure.erased_at:type_name -> google.protobuf.Timestamp
+	8,  // 13: kapsel.leaf.v1.KeyRotation.rotated_at:type_name -> google.protobuf.Timestamp
+	8,  // 14: kapsel.leaf.v1.KeyRotation.old_key_retires_at:type_name -> google.protobuf.Timestamp
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_kapsel_leaf_v1_leaf_proto_init() }
@@ -1000,6 +1133,7 @@ func file_kapsel_leaf_v1_leaf_proto_init() {
 		(*Leaf_Attempt)(nil),
 		(*Leaf_DeadLetter)(nil),
 		(*Leaf_Erasure)(nil),
+		(*Leaf_KeyRotation)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1007,7 +1141,7 @@ func file_kapsel_leaf_v1_leaf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kapsel_leaf_v1_leaf_proto_rawDesc), len(file_kapsel_leaf_v1_leaf_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file kapsel/leaf/v1/leaf.proto.
  */
 export const file_kapsel_leaf_v1_leaf: GenFile = /*@__PURE__*/
-  fileDesc("ChlrYXBzZWwvbGVhZi92MS9sZWFmLnByb3RvEg5rYXBzZWwubGVhZi52MSKoAQoETGVhZhINCgVub25jZRgBIAEoDBIqCgdhdHRlbXB0GAIgASgLMhcua2Fwc2VsLmxlYWYudjEuQXR0ZW1wdEgAEjEKC2RlYWRfbGV0dGVyGAMgASgLMhoua2Fwc2VsLmxlYWYudjEuRGVhZExldHRlckgAEioKB2VyYXN1cmUYBCABKAsyFy5rYXBzZWwubGVhZi52MS5FcmFzdXJlSABCBgoEa2luZCLwBAoHQXR0ZW1wdBISCgphdHRlbXB0X2lkGAEgASgMEhMKC2RlbGl2ZXJ5X2lkGAIgASgMEhAKCGV2ZW50X2lkGAMgASgMEhEKCXRlbmFudF9pZBgEIAEoDBITCgtlbmRwb2ludF9pZBgFIAEoDBIWCg5kZXN0aW5hdGlvbl9pZBgGIAEoDBIOCgZudW1iZXIYByABKA0SFgoOcGF5bG9hZF9zaGEyNTYYCCABKAwSFQoNcGF5bG9hZF9ieXRlcxgJIAEoBBILCgN1cmwYCiABKAkSLwoLcmVjZWl2ZWRfYXQYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0ZWRfYXQYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKCGR1cmF0aW9uGA0gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKB291dGNvbWUYDiABKA4yFy5rYXBzZWwubGVhZi52MS5PdXRjb21lEigKB2ZhaWx1cmUYDyABKA4yFy5rYXBzZWwubGVhZi52MS5GYWlsdXJlEhMKC3N0YXR1c19jb2RlGBAgASgNEh4KFnJlcXVlc3RfaGVhZGVyc19zaGEyNTYYESABKAwSFwoPcmVzcG9uc2Vfc2hhMjU2GBIgASgMEhYKDnJlc3BvbnNlX2J5dGVzGBMgASgEEhoKEnJlc3BvbnNlX3RydW5jYXRlZBgUIAEoCBIPCgdub2RlX2lkGBUgASgMEhsKE2ludGFrZV92ZXJpZmljYXRpb24YFiABKAkSDAoEbGF0ZRgXIAEoCCLvAgoKRGVhZExldHRlchITCgtkZWxpdmVyeV9pZBgBIAEoDBIQCghldmVudF9pZBgCIAEoDBIRCgl0ZW5hbnRfaWQYAyABKAwSEwoLZW5kcG9pbnRfaWQYBCABKAwSFgoOZGVzdGluYXRpb25faWQYBSABKAwSMAoGcmVhc29uGAYgASgOMiAua2Fwc2VsLmxlYWYudjEuRGVhZExldHRlclJlYXNvbhIQCghhdHRlbXB0cxgHIAEoDRIWCg5wYXlsb2FkX3NoYTI1NhgIIAEoDBIVCg1wYXlsb2FkX2J5dGVzGAkgASgEEi8KC3JlY2VpdmVkX2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgdkZWFkX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIYChBkaWFnbm9zaXNfc2hhMjU2GAwgASgMEg8KB25vZGVfaWQYDSABKAwirwEKB0VyYXN1cmUSEgoKZXJhc3VyZV9pZBgBIAEoDBIRCgl0ZW5hbnRfaWQYAiABKAwSEAoIZXZlbnRfaWQYAyABKAwSFAoMbGVhZl9pbmRleGVzGAQgAygEEi0KCWVyYXNlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoNcmVhc29uX3NoYTI1NhgGIAEoDBIPCgdub2RlX2lkGAcgASgMKmIKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhUKEU9VVENPTUVfU1VDQ0VFREVEEAESEgoOT1VUQ09NRV9GQUlMRUQQAhITCg9PVVRDT01FX1VOS05PV04QAyqEAgoHRmFpbHVyZRIXChNGQUlMVVJFX1VOU1BFQ0lGSUVEEAASDwoLRkFJTFVSRV9ETlMQARITCg9GQUlMVVJFX0NPTk5FQ1QQAhIPCgtGQUlMVVJFX1RMUxADEhMKD0ZBSUxVUkVfVElNRU9VVBAEEhQKEEZBSUxVUkVfUFJPVE9DT0wQBRISCg5GQUlMVVJFX1NUQVRVUxAGEhsKF0ZBSUxVUkVfQkxPQ0tFRF9BRERSRVNTEAcSFwoTRkFJTFVSRV9XT1JLRVJfTE9TVBAIEhkKFUZBSUxVUkVfQ09ORklHVVJBVElPThAJEhkKFUZBSUxVUkVfQVVUSE9SSVpBVElPThAKKvABChBEZWFkTGV0dGVyUmVhc29uEiIKHkRFQURfTEVUVEVSX1JFQVNPTl9VTlNQRUNJRklFRBAAEiAKHERFQURfTEVUVEVSX1JFQVNPTl9FWEhBVVNURUQQARIoCiRERUFEX0xFVFRFUl9SRUFTT05fTUFMRk9STUVEX1BBWUxPQUQQAhIjCh9ERUFEX0xFVFRFUl9SRUFTT05fRkFUQUxfU1RBVFVTEAMSJwojREVBRF9MRVRURVJfUkVBU09OX0RFU1RJTkFUSU9OX0dPTkUQBBIeChpERUFEX0xFVFRFUl9SRUFTT05fRVhQSVJFRBAFQjhaNmdpdGh1Yi5jb20va2Fwc2VsLWRldi9rYXBzZWwvZ2VuL2thcHNlbC9sZWFmL3YxO2xlYWZ2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChlrYXBzZWwvbGVhZi92MS9sZWFmLnByb3RvEg5rYXBzZWwubGVhZi52MSLdAQoETGVhZhINCgVub25jZRgBIAEoDBIqCgdhdHRlbXB0GAIgASgLMhcua2Fwc2VsLmxlYWYudjEuQXR0ZW1wdEgAEjEKC2RlYWRfbGV0dGVyGAMgASgLMhoua2Fwc2VsLmxlYWYudjEuRGVhZExldHRlckgAEioKB2VyYXN1cmUYBCABKAsyFy5rYXBzZWwubGVhZi52MS5FcmFzdXJlSAASMwoMa2V5X3JvdGF0aW9uGAUgASgLMhsua2Fwc2VsLmxlYWYudjEuS2V5Um90YXRpb25IAEIGCgRraW5kIvAECgdBdHRlbXB0EhIKCmF0dGVtcHRfaWQYASABKAwSEwoLZGVsaXZlcnlfaWQYAiABKAwSEAoIZXZlbnRfaWQYAyABKAwSEQoJdGVuYW50X2lkGAQgASgMEhMKC2VuZHBvaW50X2lkGAUgASgMEhYKDmRlc3RpbmF0aW9uX2lkGAYgASgMEg4KBm51bWJlchgHIAEoDRIWCg5wYXlsb2FkX3NoYTI1NhgIIAEoDBIVCg1wYXlsb2FkX2J5dGVzGAkgASgEEgsKA3VybBgKIAEoCRIvCgtyZWNlaXZlZF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRlZF9hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoIZHVyYXRpb24YDSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoHb3V0Y29tZRgOIAEoDjIXLmthcHNlbC5sZWFmLnYxLk91dGNvbWUSKAoHZmFpbHVyZRgPIAEoDjIXLmthcHNlbC5sZWFmLnYxLkZhaWx1cmUSEwoLc3RhdHVzX2NvZGUYECABKA0SHgoWcmVxdWVzdF9oZWFkZXJzX3NoYTI1NhgRIAEoDBIXCg9yZXNwb25zZV9zaGEyNTYYEiABKAwSFgoOcmVzcG9uc2VfYnl0ZXMYEyABKAQSGgoScmVzcG9uc2VfdHJ1bmNhdGVkGBQgASgIEg8KB25vZGVfaWQYFSABKAwSGwoTaW50YWtlX3ZlcmlmaWNhdGlvbhgWIAEoCRIMCgRsYXRlGBcgASgIIu8CCgpEZWFkTGV0dGVyEhMKC2RlbGl2ZXJ5X2lkGAEgASgMEhAKCGV2ZW50X2lkGAIgASgMEhEKCXRlbmFudF9pZBgDIAEoDBITCgtlbmRwb2ludF9pZBgEIAEoDBIWCg5kZXN0aW5hdGlvbl9pZBgFIAEoDBIwCgZyZWFzb24YBiABKA4yIC5rYXBzZWwubGVhZi52MS5EZWFkTGV0dGVyUmVhc29uEhAKCGF0dGVtcHRzGAcgASgNEhYKDnBheWxvYWRfc2hhMjU2GAggASgMEhUKDXBheWxvYWRfYnl0ZXMYCSABKAQSLwoLcmVjZWl2ZWRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKB2RlYWRfYXQYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhgKEGRpYWdub3Npc19zaGEyNTYYDCABKAwSDwoHbm9kZV9pZBgNIAEoDCKvAQoHRXJhc3VyZRISCgplcmFzdXJlX2lkGAEgASgMEhEKCXRlbmFudF9pZBgCIAEoDBIQCghldmVudF9pZBgDIAEoDBIUCgxsZWFmX2luZGV4ZXMYBCADKAQSLQoJZXJhc2VkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCg1yZWFzb25fc2hhMjU2GAYgASgMEg8KB25vZGVfaWQYByABKAwi4wEKC0tleVJvdGF0aW9uEg4KBm9yaWdpbhgBIAEoCRIWCg5vbGRfcHVibGljX2tleRgCIAEoDBIWCg5uZXdfcHVibGljX2tleRgDIAEoDBIuCgpyb3RhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI2ChJvbGRfa2V5X3JldGlyZXNfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhUKDW9sZF9zaWduYXR1cmUYBiABKAwSFQoNbmV3X3NpZ25hdHVyZRgHIAEoDCpiCgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIVChFPVVRDT01FX1NVQ0NFRURFRBABEhIKDk9VVENPTUVfRkFJTEVEEAISEwoPT1VUQ09NRV9VTktOT1dOEAMqhAIKB0ZhaWx1cmUSFwoTRkFJTFVSRV9VTlNQRUNJRklFRBAAEg8KC0ZBSUxVUkVfRE5TEAESEwoPRkFJTFVSRV9DT05ORUNUEAISDwoLRkFJTFVSRV9UTFMQAxITCg9GQUlMVVJFX1RJTUVPVVQQBBIUChBGQUlMVVJFX1BST1RPQ09MEAUSEgoORkFJTFVSRV9TVEFUVVMQBhIbChdGQUlMVVJFX0JMT0NLRURfQUREUkVTUxAHEhcKE0ZBSUxVUkVfV09SS0VSX0xPU1QQCBIZChVGQUlMVVJFX0NPTkZJR1VSQVRJT04QCRIZChVGQUlMVVJFX0FVVEhPUklaQVRJT04QCirwAQoQRGVhZExldHRlclJlYXNvbhIiCh5ERUFEX0xFVFRFUl9SRUFTT05fVU5TUEVDSUZJRUQQABIgChxERUFEX0xFVFRFUl9SRUFTT05fRVhIQVVTVEVEEAESKAokREVBRF9MRVRURVJfUkVBU09OX01BTEZPUk1FRF9QQVlMT0FEEAISIwofREVBRF9MRVRURVJfUkVBU09OX0ZBVEFMX1NUQVRVUxADEicKI0RFQURfTEVUVEVSX1JFQVNPTl9ERVNUSU5BVElPTl9HT05FEAQSHgoaREVBRF9MRVRURVJfUkVBU09OX0VYUElSRUQQBUI4WjZnaXRodWIuY29tL2thcHNlbC1kZXYva2Fwc2VsL2dlbi9rYXBzZWwvbGVhZi92MTtsZWFmdjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Leaf is one entry of the log. Its serialized bytes are hashed as RFC 6962 section 2.1 says: SHA-256(0x00 || bytes).
@@ -60,6 +60,14 @@ export type Leaf = Message<"kapsel.leaf.v1.Leaf"> & {
      */
     value: Erasure;
     case: "erasure";
+  } | {
+    /**
+     * The log was handed over from its key to another one.
+     *
+     * @generated from field: kapsel.leaf.v1.KeyRotation key_rotation = 5;
+     */
+    value: KeyRotation;
+    case: "keyRotation";
   } | { case: undefined; value?: undefined };
 };
 
@@ -416,6 +424,71 @@ export type Erasure = Message<"kapsel.leaf.v1.Erasure"> & {
  */
 export const ErasureSchema: GenMessage<Erasure> = /*@__PURE__*/
   messageDesc(file_kapsel_leaf_v1_leaf, 3);
+
+/**
+ * KeyRotation says that the log's key is followed by another one. Both keys sign these lines of text, each ended by a
+ * newline: "kapsel-key-rotation/v1", the origin, the old and the new verifier key (C2SP signed-note), and the two times in
+ * seconds since 1970.
+ *
+ * @generated from message kapsel.leaf.v1.KeyRotation
+ */
+export type KeyRotation = Message<"kapsel.leaf.v1.KeyRotation"> & {
+  /**
+   * Origin of the log.
+   *
+   * @generated from field: string origin = 1;
+   */
+  origin: string;
+
+  /**
+   * The key that hands over, 32 bytes, Ed25519.
+   *
+   * @generated from field: bytes old_public_key = 2;
+   */
+  oldPublicKey: Uint8Array;
+
+  /**
+   * The key that follows it, 32 bytes, Ed25519.
+   *
+   * @generated from field: bytes new_public_key = 3;
+   */
+  newPublicKey: Uint8Array;
+
+  /**
+   * When the new key came into use, in whole seconds.
+   *
+   * @generated from field: google.protobuf.Timestamp rotated_at = 4;
+   */
+  rotatedAt?: Timestamp | undefined;
+
+  /**
+   * When the old key was to retire, in whole seconds. Until then heads are signed by both.
+   *
+   * @generated from field: google.protobuf.Timestamp old_key_retires_at = 5;
+   */
+  oldKeyRetiresAt?: Timestamp | undefined;
+
+  /**
+   * Ed25519 signature of the old key.
+   *
+   * @generated from field: bytes old_signature = 6;
+   */
+  oldSignature: Uint8Array;
+
+  /**
+   * Ed25519 signature of the new key.
+   *
+   * @generated from field: bytes new_signature = 7;
+   */
+  newSignature: Uint8Array;
+};
+
+/**
+ * Describes the message kapsel.leaf.v1.KeyRotation.
+ * Use `create(KeyRotationSchema)` to create a new message.
+ */
+export const KeyRotationSchema: GenMessage<KeyRotation> = /*@__PURE__*/
+  messageDesc(file_kapsel_leaf_v1_leaf, 4);
 
 /**
  * Outcome is how an attempt ended.

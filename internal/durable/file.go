@@ -1,4 +1,5 @@
-package tlog
+// Package durable writes and reads the small files beside the database that must be whole and on disk: keys, marks, states.
+package durable
 
 import (
 	"errors"
@@ -8,12 +9,12 @@ import (
 	"path/filepath"
 )
 
-// privateMode is the mode of the key and of the high-water file: for their owner alone.
+// privateMode is the mode of all files of this package: for their owner alone.
 const privateMode fs.FileMode = 0o600
 
-// createFile writes a file that must not exist yet. It appears whole, on disk and with mode 0600, or not at all;
+// Create writes a file that must not exist yet. It appears whole, on disk and with mode 0600, or not at all;
 // fs.ErrExist when something else made it first.
-func createFile(path string, data []byte) error {
+func Create(path string, data []byte) error {
 	temporary, err := writeTemporary(path, data)
 	if err != nil {
 		return err
@@ -25,9 +26,9 @@ func createFile(path string, data []byte) error {
 	return syncDirectory(filepath.Dir(path))
 }
 
-// replaceFile writes a file in the place of the one that may be there. After a crash either the old or the new content is
+// Replace writes a file in the place of the one that may be there. After a crash either the old or the new content is
 // there; after a return the new one is on disk.
-func replaceFile(path string, data []byte) error {
+func Replace(path string, data []byte) error {
 	temporary, err := writeTemporary(path, data)
 	if err != nil {
 		return err
@@ -60,8 +61,8 @@ func syncDirectory(path string) error {
 	return errors.Join(directory.Sync(), directory.Close())
 }
 
-// readPrivate reads a file that nobody but its owner may read or write.
-func readPrivate(path string) ([]byte, error) {
+// ReadPrivate reads a file that nobody but its owner may read or write.
+func ReadPrivate(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
