@@ -167,7 +167,7 @@ func (d *tampered) replaceHead(ctx context.Context, t *testing.T, conn *pgx.Conn
 	if err != nil {
 		t.Fatal(err)
 	}
-	note, err := checkpoint.Sign(head, private.(crypto.Signer), at.UTC())
+	note, err := checkpoint.Sign(head, at.UTC(), private.(crypto.Signer))
 	if err != nil {
 		t.Fatal(err)
 	}
