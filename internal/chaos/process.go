@@ -35,7 +35,13 @@ func Launch(t testing.TB, args ...string) *Process {
 // launch is Launch with variables of the environment.
 func launch(t testing.TB, variables []string, args ...string) *Process {
 	t.Helper()
-	p := &Process{cmd: exec.Command(Binary(t), args...), done: make(chan struct{})}
+	return launchProgram(t, Binary(t), variables, args...)
+}
+
+// launchProgram is launch of another build of the program.
+func launchProgram(t testing.TB, path string, variables []string, args ...string) *Process {
+	t.Helper()
+	p := &Process{cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Env = append(environment(), variables...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, io.MultiWriter(&p.stderr, &p.said)
 	p.cmd.SysProcAttr = endWithParent()
