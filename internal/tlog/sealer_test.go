@@ -452,10 +452,10 @@ func TestSealerPausedBeforePublicationWakesTooLate(t *testing.T) {
 			t.Fatal("the first sealer did not sign")
 		}
 	}
-	fault.Enable(nil)
 	r.tamper("update log_sealers set lease_expires_at = now() - interval '1 second'")
 	r.record(8, 0)
-	r.flush(next)
+	r.flush(next) // with the same delay: were it switched off here, the first one might not have come to it
+	fault.Enable(nil)
 	r.wantHead(25)
 	if err := <-woken; !errors.Is(err, ErrNotLeader) {
 		t.Errorf("the sealer that woke up: got %v, want ErrNotLeader", err)
