@@ -30,6 +30,7 @@ type ingestHandler struct {
 	api *api
 	// bodyTimeout is how long a source may take to send a body.
 	bodyTimeout time.Duration
+	metrics     ingestMetrics
 }
 
 func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -37,40 +38,50 @@ func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveOther(w, r)
 		return
 	}
+	began := time.Now()
+	problem := h.take(w, r, &began)
+	h.metrics.answered(problem, time.Since(began))
+}
+
+// take takes a webhook in and answers it. It returns what it was refused with, nil when it was taken. began becomes the
+// moment from which on the answer is the server's work, when the whole body is there.
+func (h *ingestHandler) take(w http.ResponseWriter, r *http.Request, began *time.Time) *problem {
 	endpoint, refused := h.endpoint(r)
 	if refused != nil {
-		h.refuse(w, r, refused)
-		return
+		return h.refuse(w, r, refused)
 	}
 	if tooManyHeaders(r.Header) {
-		h.refuse(w, r, newProblem(http.StatusRequestHeaderFieldsTooLarge, kapselv1.ErrorReason_ERROR_REASON_HEADERS_TOO_LARGE,
+		return h.refuse(w, r, newProblem(http.StatusRequestHeaderFieldsTooLarge, kapselv1.ErrorReason_ERROR_REASON_HEADERS_TOO_LARGE,
 			fmt.Sprintf("a webhook may have %d headers and %d bytes of them", maxWebhookHeaders, maxWebhookHeaderBytes)))
-		return
 	}
 	body, refused := h.readBody(w, r, endpoint.MaxBodyBytes)
 	if refused != nil {
-		h.refuse(w, r, refused)
-		return
+		return h.refuse(w, r, refused)
 	}
+	*began = time.Now()
 	defer h.api.memory.release(int64(len(body)))
 	var signedURL string
 	if endpoint.Verifier.SignsURL() {
 		signedURL = h.signedURL(endpoint, r)
 	}
 	if endpoint.Verifier.Handshakes() && h.answerHandshake(w, r, endpoint, body, signedURL) {
-		return
+		return handshaken
 	}
 	// A source that has sent all and closed its side waits for the answer all the same; the commit is bounded by itself.
 	receipt, err := h.api.Ingest.Accept(context.WithoutCancel(r.Context()), ingest.Webhook{
 		Endpoint: endpoint, Method: r.Method, URL: signedURL, Header: r.Header, Body: body,
-		ReceivedAt: time.Now(), SourceAddress: remoteHost(r.RemoteAddr),
+		ReceivedAt: *began, SourceAddress: remoteHost(r.RemoteAddr),
 	})
 	if err != nil {
-		h.fail(w, r, err)
-		return
+		refused := h.fail(w, r, err)
+		if refused.status == http.StatusUnauthorized {
+			h.metrics.unproved.With("preset", endpoint.Preset, "reason", reasonLabel(refused.reason)).Add(1)
+		}
+		return refused
 	}
 	h.api.Sources.Proved(sourceOf(r, endpoint.ID))
 	writeReceipt(w, receipt)
+	return nil
 }
 
 // endpoint is the one that a request is for, or why there is none that takes it.

@@ -96,27 +96,28 @@ func title(status int) string {
 	return http.StatusText(status)
 }
 
-// refuse answers a request of /ingest that is not taken.
-func (h *ingestHandler) refuse(w http.ResponseWriter, r *http.Request, p *problem) {
+// refuse answers a request of /ingest that is not taken, and returns the problem.
+func (h *ingestHandler) refuse(w http.ResponseWriter, r *http.Request, p *problem) *problem {
 	p.closes = p.closes && r.ProtoMajor == 1
 	correlationID := id.New().String()
 	h.api.Logger.DebugContext(r.Context(), "webhook refused", "path", r.URL.Path, "status", p.status,
 		"reason", reasonText(p.reason), "detail", p.detail, "correlation_id", correlationID)
 	p.write(w, correlationID)
+	return p
 }
 
-// fail answers a request of /ingest that intake gave back.
-func (h *ingestHandler) fail(w http.ResponseWriter, r *http.Request, err error) {
+// fail answers a request of /ingest that intake gave back, and returns the problem.
+func (h *ingestHandler) fail(w http.ResponseWriter, r *http.Request, err error) *problem {
 	if p := problemOf(r.Context(), err); p != nil {
 		if p.status == http.StatusUnauthorized {
 			endpointID, _ := id.Endpoint.Parse(strings.TrimPrefix(r.URL.Path, ingestPath)) // it was found by that
 			h.api.Sources.Failed(sourceOf(r, endpointID))
 		}
-		h.refuse(w, r, p)
-		return
+		return h.refuse(w, r, p)
 	}
 	p := newProblem(http.StatusInternalServerError, kapselv1.ErrorReason_ERROR_REASON_INTERNAL, "internal error: report the correlation id")
 	p.write(w, h.api.logInternal(r.Context(), "ingest", err))
+	return p
 }
 
 // appendJSONString appends text as a JSON string (RFC 8259 section 7). Text is valid UTF-8.

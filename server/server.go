@@ -28,6 +28,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/limit"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 	"github.com/kapsel-dev/kapsel/internal/watch"
@@ -66,7 +67,9 @@ type Deps struct {
 	// CORSOrigins are those whose pages may call the API, "*" for all. The public log is open to every page.
 	CORSOrigins []string
 	Logger      *slog.Logger
-	Version     string
+	// Meter shows what is counted. Nil: nobody asks.
+	Meter   *telemetry.Meter
+	Version string
 	// Stopping is closed when the node begins to stop: streams that would stay open end then.
 	Stopping <-chan struct{}
 	// Ready reports why the node cannot take webhooks, nil when it can.
@@ -99,7 +102,7 @@ func New(deps Deps) http.Handler {
 		guard:  delivery.NewGuard(deps.AllowedDestinations),
 		memory: &memory{max: maxRequestMemory, callTimeout: callTimeout},
 	}
-	rpc := connect.NewServer(a.translateErrors, a.authenticate, validate)
+	rpc := connect.NewServer(measure(deps.Meter), a.translateErrors, a.authenticate, validate)
 	kapselv1connect.RegisterIngestServiceHandler(rpc, &ingestService{api: a})
 	kapselv1connect.RegisterEndpointServiceHandler(rpc, &endpointService{api: a})
 	kapselv1connect.RegisterDestinationServiceHandler(rpc, &destinationService{api: a})
@@ -120,11 +123,11 @@ func New(deps Deps) http.Handler {
 		connecthttp.WithConditionalOptions(messageBounds))
 
 	mux := http.NewServeMux()
-	mux.Handle(ingestPath, &ingestHandler{api: a, bodyTimeout: webhookTimeout})
+	mux.Handle(ingestPath, &ingestHandler{api: a, bodyTimeout: webhookTimeout, metrics: newIngestMetrics(deps.Meter)})
 	mux.HandleFunc("/livez", a.serveLive)
 	mux.HandleFunc("/readyz", a.serveReady)
 	mux.Handle(newHealthHandler(a))
-	logs := newLogHandler(a)
+	logs := counted(deps.Meter, newLogHandler(a))
 	mux.Handle("/log/", logs)
 	mux.Handle(wellKnownPath, logs)
 	mux.Handle("/", shared(a.memory.bound(controlled(calls)), deps.CORSOrigins))

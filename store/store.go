@@ -112,6 +112,11 @@ func (r *Requests) AsOperator(ctx context.Context, f func(tx pgx.Tx) error) erro
 // Public reads what is nobody's: the log's keys, heads and tiles. It is bound to no tenant, and so sees no tenant's row.
 func (r *Requests) Public() DBTX { return r.pool }
 
+// Pools tells how each pool of connections is used.
+func (db *DB) Pools() map[string]*pgxpool.Stat {
+	return map[string]*pgxpool.Stat{"engine": db.engine.Stat(), "requests": db.pool.Stat()}
+}
+
 // RoundTrips counts the statements that this node has sent to the database so far.
 func (r *Requests) RoundTrips() int64 { return r.roundTrips.Load() }
 

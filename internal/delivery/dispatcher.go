@@ -37,6 +37,7 @@ type Dispatcher struct {
 	leases   *Leases
 	health   *health
 	log      *slog.Logger
+	metrics  metrics
 
 	nodes     atomic.Int64 // that are alive, this one too; zero until that is known
 	held      atomic.Int64
@@ -159,6 +160,7 @@ func (d *Dispatcher) deliver(job Job) {
 			"diagnosis", attempt.Diagnosis)
 	}
 	d.health.note(job.Destination, attempt)
+	d.metrics.sent(job, attempt)
 	d.submit(job, attempt, d.judge(job, attempt))
 }
 
@@ -189,6 +191,7 @@ func (d *Dispatcher) submit(job Job, attempt *ledger.Attempt, verdict ledger.Ver
 	if verdict.Disable.Reason != kapselv1.DisableReason_DISABLE_REASON_UNSPECIFIED && job.Destination != nil {
 		d.demandDisable(job.DestinationID, disableDemand{tenantID: job.Event.TenantID, eventID: job.Event.ID, disable: verdict.Disable, knownAt: job.Destination.UpdatedAt})
 	}
+	d.metrics.settled(job, attempt, verdict)
 	d.recorder.Submit(ledger.Result{
 		Duty: job.Duty, Attempt: attempt, Verdict: verdict,
 		Recorded: func(int64) {

@@ -45,6 +45,7 @@ type Committer struct {
 
 	waiting      chan *pending
 	waitingBytes atomic.Int64
+	metrics      metrics
 }
 
 // NewCommitter makes a committer. lease is for how long new deliveries are leased to this node, hold how long a webhook
@@ -168,6 +169,7 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 	}
 	started := time.Now()
 	outcomes, err := c.write(ctx, batch, deadline)
+	c.metrics.commit(started, err)
 	if err != nil && store.IsRowError(err) && len(batch) > 1 {
 		// One webhook is refused: it must not take the others with it.
 		c.unreserve(batch)
@@ -189,6 +191,7 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 		return
 	}
 	c.handOver(batch, outcomes, started.Add(c.lease))
+	c.metrics.taken(batch, outcomes, len(repeats))
 	for i, p := range batch {
 		p.answer(outcomes[i])
 	}

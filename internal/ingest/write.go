@@ -23,6 +23,7 @@ func (c *Committer) write(ctx context.Context, batch []*pending, deadline time.T
 		if err == nil || store.IsRowError(err) && !(try > 1 && store.IsRepeatError(err)) {
 			return outcomes, err
 		}
+		c.metrics.retries.Add(1)
 		if try == 1 {
 			c.log.Warn("events not stored yet, trying again", "events", len(batch), "error", err)
 		}

@@ -43,6 +43,7 @@ type Recorder struct {
 	log      *slog.Logger
 	recorded func(leaves int)
 	usage    UsageMeter
+	metrics  metrics
 	waiting  chan Result
 	closed   chan struct{}
 	drained  chan struct{}
@@ -178,6 +179,7 @@ func (r *Recorder) write(ctx context.Context, results []Result, try int) (b *bat
 		return b, nil, &refusal{err}
 	}
 	started := time.Now()
+	defer func() { r.metrics.batch.Record(time.Since(started)) }()
 	err = r.patiently(ctx, len(results), try, func(ctx context.Context, try int) error {
 		indexes, err = r.commit(ctx, b, try, started)
 		return err
@@ -199,6 +201,7 @@ func (r *Recorder) patiently(ctx context.Context, results, try int, do func(ctx 
 		if store.IsRowError(err) || errors.Is(err, errPanicked) && try >= maxPanickedTries {
 			return &refusal{err}
 		}
+		r.metrics.retries.Add(1)
 		r.log.Warn("results not recorded, trying again", "results", results, "try", try, "error", err)
 		select {
 		case <-ctx.Done():
@@ -243,6 +246,7 @@ func (r *Recorder) apart(results []Result, record func(half []Result) error) err
 // logRefused tells of a result that is refused alone. Its lease runs out and the takeover records the attempt as unknown: not
 // silent, and in nobody's way.
 func (r *Recorder) logRefused(b *batch, err error) {
+	r.metrics.refused.Add(1)
 	r.log.Error("result refused", "delivery_id", id.Delivery.Text(b.results[0].Duty.DeliveryID), "error", err)
 }
 
@@ -308,6 +312,7 @@ func (r *Recorder) finish(b *batch, indexes map[uuid.UUID]int64) {
 			result.Recorded(index)
 		}
 	}
+	r.metrics.leaves.Add(len(indexes))
 	if r.recorded != nil {
 		r.recorded(len(indexes))
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -35,6 +36,7 @@ type Limiter struct {
 	started time.Time
 	nodes   atomic.Int64
 	writing sync.Mutex // a statement at a time
+	refused [DayBytes + 1]*telemetry.Count
 
 	mu       sync.RWMutex
 	accounts map[uuid.UUID]*Account // one a tenant that has sent or got something since the start
@@ -45,6 +47,14 @@ func New(db *store.DB, log *slog.Logger) *Limiter {
 	l := &Limiter{db: db, log: log, started: time.Now(), accounts: make(map[uuid.UUID]*Account)}
 	l.nodes.Store(1)
 	return l
+}
+
+// SetMeter says who shows what is refused. It belongs before the first Take.
+func (l *Limiter) SetMeter(m *telemetry.Meter) {
+	refusals := m.Counter("kapsel.limit.refusals", "Webhooks refused because their tenant is over a limit, by the limit.")
+	for kind, name := range [...]string{Rate: "per_second", DayWebhooks: "webhooks_per_day", DayBytes: "bytes_per_day"} {
+		l.refused[kind] = refusals.With("limit", name)
+	}
 }
 
 // SetNodes says how many nodes are alive: rates are shared with them.
@@ -72,6 +82,7 @@ func (l *Limiter) Load(ctx context.Context) error {
 func (l *Limiter) Take(tenantID uuid.UUID, limits *route.Limits, bytes int, at time.Time) (*Account, error) {
 	a := l.account(tenantID)
 	if exceeded := a.take(limits, int64(bytes), at); exceeded != nil {
+		l.refused[exceeded.Kind].Add(1)
 		return nil, exceeded
 	}
 	return a, nil

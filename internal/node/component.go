@@ -11,6 +11,7 @@ import (
 
 	"github.com/thejerf/suture/v4"
 
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
@@ -27,15 +28,17 @@ const (
 // newSupervisor makes the supervisor of a node: it catches the panics of components and starts them again, each by itself.
 // It never rests of its own accord (FailureThreshold): its rest would be all components', and one that always fails must
 // not hold up the start of another. Components rest by themselves instead.
-func newSupervisor(log *slog.Logger) *suture.Supervisor {
+func newSupervisor(log *slog.Logger, failures *telemetry.Counter) *suture.Supervisor {
 	return suture.New("node", suture.Spec{
 		FailureThreshold: math.Inf(1),
 		Timeout:          componentStopTimeout,
 		EventHook: func(event suture.Event) {
 			switch e := event.(type) {
 			case suture.EventServicePanic:
+				failures.With("component", e.ServiceName, "cause", "panic").Add(1)
 				log.Error("component panicked, it is started again", "component", e.ServiceName, "panic", e.PanicMsg, "stack", e.Stacktrace)
 			case suture.EventServiceTerminate:
+				failures.With("component", e.ServiceName, "cause", "error").Add(1)
 				log.Error("component failed, it is started again", "component", e.ServiceName, "error", e.Err)
 			case suture.EventStopTimeout:
 				log.Error("component does not end", "component", e.ServiceName)
@@ -49,7 +52,8 @@ type component struct {
 	name   string
 	run    func(context.Context) error
 	log    *slog.Logger
-	rest   time.Duration // before the next start
+	ended  *telemetry.Count // it refused to go on
+	rest   time.Duration    // before the next start
 	starts atomic.Int64
 }
 
@@ -71,6 +75,7 @@ func (c *component) Serve(ctx context.Context) error {
 		return suture.ErrDoNotRestart
 	case errors.Is(err, tlog.ErrRefused):
 		// Nothing that a start does can change the reason, and another node may see it otherwise: this one is out.
+		c.ended.Add(1)
 		c.log.Error("component has ended, an operator must look: see docs/operations.md", "component", c.name, "error", err)
 		return suture.ErrDoNotRestart
 	default:

@@ -96,7 +96,7 @@ func TestRestGrowsWithEachFailureAndShrinksByWhatRan(t *testing.T) {
 func TestRestOfOneComponentIsNotTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
-		supervisor := newSupervisor(log)
+		supervisor := newSupervisor(log, nil)
 		broken := &component{name: "broken", log: log, run: func(context.Context) error { panic("always") }}
 		var recovered time.Duration
 		began := time.Now()
@@ -128,7 +128,7 @@ func TestComponentThatRefusesIsNotStartedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		said := new(logs)
 		log := slog.New(slog.NewTextHandler(said, nil))
-		supervisor := newSupervisor(log)
+		supervisor := newSupervisor(log, nil)
 		refuses := &component{name: "sealer", log: log, run: func(context.Context) error { return tlog.ErrRefused }}
 		supervisor.Add(refuses)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)

@@ -29,6 +29,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/retention"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
@@ -57,9 +58,12 @@ type Node struct {
 	heads      *tlog.Heads
 
 	listener     net.Listener
+	meter        *telemetry.Meter // nil: there is no admin listener
 	http         *server.HTTPServer
 	certificates *certificate.Files // nil: there are none, or an ACME authority gives them
 	admin        *server.Admin      // nil: there is none
+	failures     *telemetry.Counter // of components
+	ended        *telemetry.Counter
 	supervisor   *suture.Supervisor
 	components   map[string]*component
 	tokens       map[string]suture.ServiceToken
@@ -116,7 +120,16 @@ func (n *Node) build(ctx context.Context) error {
 	if err := n.openState(ctx); err != nil {
 		return err
 	}
+	if n.config.AdminListen != "" {
+		meter, err := telemetry.NewMeter(n.config.Version)
+		if err != nil {
+			return err
+		}
+		n.meter = meter
+	}
+	probe := newProbe(n.db, n.meter, log.With("component", "probe"))
 	reader := tlog.NewReader(n.db.Engine(), logID, n.origin)
+	reader.SetMeter(n.meter)
 	n.heads = tlog.NewHeads(reader)
 	highWater, err := tlog.OpenHighWater(filepath.Join(n.config.StateDir, "log.highwater"), n.origin)
 	if err != nil {
@@ -125,7 +138,7 @@ func (n *Node) build(ctx context.Context) error {
 	sealing := tlog.Config{
 		LogID: logID, Origin: n.origin, Node: n.id, DB: n.db.Engine(), Keys: n.logKeys, HighWater: highWater,
 		MaxLeaves: n.config.SealLeaves, MaxAge: n.config.SealAge,
-		Logger: log.With("component", "sealer"), Heads: n.heads, OnSeal: n.config.OnSeal,
+		Logger: log.With("component", "sealer"), Heads: n.heads, OnSeal: probe.onSeal(n.config.OnSeal),
 	}
 	var collector *witness.Collector
 	if n.config.Witnesses != nil {
@@ -143,18 +156,22 @@ func (n *Node) build(ctx context.Context) error {
 		return err
 	}
 	n.recorder.SetUsageMeter(n.limits)
+	n.recorder.SetMeter(n.meter)
+	n.limits.SetMeter(n.meter)
 	n.sender = delivery.NewProxiedSender(n.config.EgressProxy, n.config.AllowedDestinations, n.config.Version)
 	leases := delivery.NewLeases(n.db, n.id, log.With("component", "delivery"))
 	n.dispatcher = delivery.NewDispatcher(n.id, n.sender, n.recorder, leases, log.With("component", "delivery"))
 	n.dispatcher.SetBreakerPause(n.config.BreakerPause)
+	n.dispatcher.SetMeter(n.meter)
 	n.routes = route.NewTable(n.db, n.keys, log.With("component", "routes"))
 	if err := n.routes.Refresh(ctx); err != nil {
 		return err
 	}
 	claimer := delivery.NewClaimer(n.db, n.id, delivery.DefaultLease, n.routes, n.dispatcher, leases, log.With("component", "claimer"))
 	committer := ingest.NewCommitter(n.db, n.id, delivery.DefaultLease, n.config.Hold, n.dispatcher, log.With("component", "ingest"))
+	committer.SetMeter(n.meter)
 	name, _ := os.Hostname() // only for people
-	n.members = &membership{db: n.db, nodeID: n.id, name: name, version: n.config.Version, live: n.setNodes, log: log.With("component", "membership")}
+	n.members = &membership{db: n.db, nodeID: n.id, name: name, version: n.config.Version, live: func(alive int) { n.setNodes(alive); probe.nodes.Store(int64(alive)) }, log: log.With("component", "membership")}
 	if err := n.members.beat(ctx); err != nil {
 		return fmt.Errorf("first heartbeat: %w", err)
 	}
@@ -185,15 +202,20 @@ func (n *Node) build(ctx context.Context) error {
 		Eraser: eraser, Watch: watchers,
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		TLS: n.byTLS(), TrustedProxies: n.config.TrustedProxies, ForwardedHeader: n.config.ForwardedHeader, CORSOrigins: n.config.CORSOrigins,
-		Logger: log.With("component", "server"), Version: n.config.Version, Stopping: n.draining.Done(), Ready: n.ready,
+		Logger: log.With("component", "server"), Meter: n.meter, Version: n.config.Version, Stopping: n.draining.Done(), Ready: n.ready,
 	}), secure, slog.NewLogLogger(log.With("component", "server").Handler(), slog.LevelWarn))
 
-	n.supervisor = newSupervisor(log)
+	n.failures = n.meter.Counter("kapsel.component.failures", "Times that a component failed and was started again, by component and cause.")
+	n.ended = n.meter.Counter("kapsel.component.ended", "Components that refused to go on and were not started again.")
+	n.supervisor = newSupervisor(log, n.failures)
 	if n.certificates != nil {
 		n.add("certificate", n.certificates.Run)
 	}
 	if n.admin != nil {
 		n.add("admin", n.admin.Run)
+	}
+	if n.meter != nil {
+		n.add("probe", func(ctx context.Context) error { return probe.Run(ctx, n.heads) })
 	}
 	n.add("eraser", eraser.Run)
 	n.add("keyset", n.keys.Run)
@@ -262,7 +284,9 @@ func (n *Node) logOrigin(ctx context.Context) (string, error) {
 }
 
 func (n *Node) add(name string, run func(context.Context) error) {
-	c := &component{name: name, run: run, log: n.config.Logger}
+	n.failures.With("component", name, "cause", "panic")
+	n.failures.With("component", name, "cause", "error")
+	c := &component{name: name, run: run, log: n.config.Logger, ended: n.ended.With("component", name)}
 	n.components[name], n.tokens[name] = c, n.supervisor.Add(c)
 }
 

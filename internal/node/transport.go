@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -85,11 +86,11 @@ func (n *Node) openAdmin(log *slog.Logger) (err error) {
 	if n.config.AdminListen == "" {
 		return nil
 	}
-	n.admin, err = server.OpenAdmin(n.config.AdminListen, n.config.AdminPublic, n.ready, nil, slog.NewLogLogger(log.With("component", "admin").Handler(), slog.LevelWarn))
+	n.admin, err = server.OpenAdmin(n.config.AdminListen, n.config.AdminPublic, n.ready, map[string]http.Handler{"GET /metrics": n.meter.Handler()}, slog.NewLogLogger(log.With("component", "admin").Handler(), slog.LevelWarn))
 	if err != nil {
 		return err
 	}
-	log.Info("profiles and health", "url", n.admin.URL())
+	log.Info("profiles, metrics and health", "url", n.admin.URL())
 	return nil
 }
 

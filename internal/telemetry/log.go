@@ -1,5 +1,6 @@
-// Package telemetry sets up how Kapsel tells what it does. Loggers are passed down as *slog.Logger with one vocabulary of
-// attributes: event_id, delivery_id, attempt, destination_id, tenant_id, leaf_index, tree_size, error.
+// Package telemetry sets up how Kapsel tells what it does: logs, metrics and traces. It knows nothing of webhooks.
+//
+// Loggers are passed down as *slog.Logger with one vocabulary of attributes: component, correlation_id, event_id, delivery_id, attempt, destination_id, tenant_id, leaf_index, tree_size, error.
 package telemetry
 
 import (

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 	"github.com/kapsel-dev/kapsel/store"
@@ -25,6 +27,14 @@ type Reader struct {
 	origin    string
 	cache     *tileCache
 	published atomic.Int64 // a size that is known to be published
+
+	inclusion, consistency *telemetry.Timer
+}
+
+// SetMeter says who shows how long proofs take. It belongs before the first proof.
+func (r *Reader) SetMeter(m *telemetry.Meter) {
+	proofs := m.FastHistogram("kapsel.proof.duration", "How long it took to make a proof from tiles, by kind.")
+	r.inclusion, r.consistency = proofs.With("kind", "inclusion"), proofs.With("kind", "consistency")
 }
 
 // NewReader makes a reader of the log. Both roles, engine and tenant, may read all that it reads.
@@ -121,6 +131,8 @@ func (r *Reader) covered(ctx context.Context, size int64) error {
 
 // InclusionProof returns the audit path of a leaf in the published tree of size leaves, the leaf's sibling first.
 func (r *Reader) InclusionProof(ctx context.Context, leafIndex, size int64) ([]merkle.Hash, error) {
+	started := time.Now()
+	defer func() { r.inclusion.Record(time.Since(started)) }()
 	if leafIndex < 0 || leafIndex >= size {
 		return nil, fmt.Errorf("leaf %d in tree size %d: %w", leafIndex, size, ErrNotFound)
 	}
@@ -132,6 +144,8 @@ func (r *Reader) InclusionProof(ctx context.Context, leafIndex, size int64) ([]m
 
 // ConsistencyProof returns the proof that the published tree of to leaves grew out of the one of from leaves.
 func (r *Reader) ConsistencyProof(ctx context.Context, from, to int64) ([]merkle.Hash, error) {
+	started := time.Now()
+	defer func() { r.consistency.Record(time.Since(started)) }()
 	if from < 0 || from > to {
 		return nil, fmt.Errorf("tree size %d within tree size %d: %w", from, to, ErrNotFound)
 	}

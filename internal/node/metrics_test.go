@@ -1,0 +1,109 @@
+package node
+
+import (
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// exposition is what a node shows at /metrics: values by name and labels as they stand there.
+type exposition map[string]float64
+
+var sample = regexp.MustCompile(`(?m)^([a-zA-Z_:][a-zA-Z0-9_:]*(?:\{[^\n]*\})?) (\S+)$`)
+
+func scrape(t testing.TB, n *Node) exposition {
+	t.Helper()
+	response, err := http.Get(n.AdminURL() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("/metrics: %s %v\n%s", response.Status, err, text)
+	}
+	e := make(exposition)
+	for _, found := range sample.FindAllStringSubmatch(string(text), -1) {
+		if e[found[1]], err = strconv.ParseFloat(found[2], 64); err != nil {
+			t.Errorf("%s: %v", found[0], err)
+		}
+	}
+	return e
+}
+
+// sum adds up the series of a name whose labels hold all of some texts.
+func (e exposition) sum(name string, labels ...string) (sum float64) {
+	for series, value := range e {
+		if found, rest, _ := strings.Cut(series, "{"); found == name && containsAll(rest, labels) {
+			sum += value
+		}
+	}
+	return sum
+}
+
+func containsAll(text string, parts []string) bool {
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			return false
+		}
+	}
+	return true
+}
+
+func withAdmin(c *Config) { c.AdminListen = "127.0.0.1:0" }
+
+func TestOneWebhookIsCountedOnItsWholeWay(t *testing.T) {
+	r, n := one(t, withAdmin)
+	if status, _ := r.post(n, "first", []byte(`{}`)); status != http.StatusAccepted {
+		t.Fatalf("status %d", status)
+	}
+	if status, _ := r.post(n, "first", []byte(`{}`)); status != http.StatusAccepted {
+		t.Fatalf("status %d", status)
+	}
+	want := map[string]float64{
+		`kapsel_ingest_requests_total{code="202",reason=""}`:                  2,
+		`kapsel_ingest_duration_seconds_count{class="2xx"}`:                   2,
+		`kapsel_ingest_events_total{state="accepted"}`:                        1,
+		`kapsel_ingest_events_total{state="duplicate"}`:                       1,
+		`kapsel_delivery_attempts_total{failure="",outcome="succeeded"}`:      1,
+		`kapsel_delivery_attempt_duration_seconds_count{outcome="succeeded"}`: 1,
+		`kapsel_delivery_first_attempt_delay_seconds_count`:                   1,
+		`kapsel_delivery_ended_total{result="delivered",retried="no"}`:        1,
+		`kapsel_delivery_breakers{state="closed"}`:                            1,
+		`kapsel_recorder_leaves_total`:                                        1,
+		`kapsel_sealer_sealed_leaves_total`:                                   1,
+		`kapsel_sealer_seal_duration_seconds_count`:                           1,
+		`kapsel_log_tree_size`:                                                1,
+		`kapsel_log_recorded_leaves`:                                          1,
+		`kapsel_log_oldest_unsealed_leaf_seconds`:                             0,
+		`kapsel_queue_oldest_due_seconds`:                                     0,
+		`kapsel_database_up`:                                                  1,
+		`kapsel_partition_days`:                                               8,
+		`kapsel_nodes_alive`:                                                  1,
+		`kapsel_pool_max_connections{pool="engine"}`:                          12,
+		`kapsel_component_failures_total{cause="panic",component="sealer"}`:   0,
+		`kapsel_component_ended_total{component="sealer"}`:                    0,
+		`kapsel_ingest_requests_total{code="503",reason="store_unavailable"}`: 0,
+		`kapsel_delivery_held_deliveries`:                                     0,
+	}
+	var missing map[string]float64
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		shown := scrape(t, n)
+		missing = make(map[string]float64)
+		for series, value := range want {
+			if got, found := shown[series]; !found || got != value {
+				missing[series] = got
+			}
+		}
+		if len(missing) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not shown as wanted: %v", missing)
+		}
+	}
+}
