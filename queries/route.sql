@@ -13,8 +13,9 @@ where expires_at is null or expires_at > now() order by created_at desc, secret_
 -- name: RouteDestinations :many
 select d.tenant_id, d.destination_id, d.endpoint_id, d.url, d.state, d.filter, d.signing, d.retry_policy, d.ordering, d.headers,
   d.forwarded_headers, d.connect_timeout_ms, d.timeout_ms, d.max_in_flight, d.rate_per_second, d.updated_at, d.client_tls,
-  d.client_credentials, t.state as tenant_state
-from destinations d join tenants t using (tenant_id) order by d.destination_id;
+  d.client_credentials, t.state as tenant_state, (l.session_id is not null)::boolean as listens, coalesce(l.endpoint_ids, '{}')::uuid[] as listened_endpoint_ids
+from destinations d join tenants t using (tenant_id) left join listen_sessions l using (tenant_id, destination_id)
+order by d.destination_id;
 
 -- name: RouteRemovedDestinations :many
 -- Those that were deleted a short while ago: what names them is not waiting for a snapshot that has them.

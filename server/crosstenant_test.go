@@ -178,7 +178,7 @@ var calls = []call{
 		return &kapselv1.ListenRequest{EndpointIds: []string{w.endpoint.Id}}
 	}},
 	{"ListenService/Report", func(w world) proto.Message {
-		return &kapselv1.ReportRequest{SessionId: id.Kind("lsn").Text(id.New()), AttemptId: w.attempt, StartTime: timestamppb.Now(), Duration: durationpb.New(time.Second),
+		return &kapselv1.ReportRequest{SessionId: w.session, AttemptId: w.listened, StartTime: timestamppb.Now(), Duration: durationpb.New(time.Second),
 			Result: &kapselv1.ReportRequest_Answer{Answer: &kapselv1.ListenAnswer{StatusCode: 200, BodySha256: make([]byte, 32)}}}
 	}},
 	{"EventService/EraseEvent", func(w world) proto.Message { return &kapselv1.EraseEventRequest{EventId: w.event} }},

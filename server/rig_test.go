@@ -94,7 +94,8 @@ func newRig(t *testing.T) *rig {
 	recorder := ledger.NewRecorder(db, nodeID, testLogID, log, func(int) { sealer.Wake() })
 	sender := delivery.NewSender(allowed, "test")
 	t.Cleanup(sender.Close)
-	dispatcher := delivery.NewDispatcher(nodeID, sender, recorder, delivery.NewLeases(db, nodeID, log), log)
+	leases := delivery.NewLeases(db, nodeID, log)
+	dispatcher := delivery.NewDispatcher(nodeID, sender, recorder, leases, log)
 	limits := limit.New(db, log)
 	recorder.SetUsageMeter(limits)
 	committer := ingest.NewCommitter(db, nodeID, delivery.DefaultLease, 5*time.Second, dispatcher, log)
@@ -102,9 +103,12 @@ func newRig(t *testing.T) *rig {
 	stopping, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	watchers := watch.NewHub(db, testLogID, log)
+	routes := route.NewTable(db, keys, log)
+	claimer := delivery.NewClaimer(db, nodeID, delivery.DefaultLease, routes, dispatcher, leases, log)
+	listeners := delivery.NewListeners(db, nodeID, routes, claimer, dispatcher, log)
 	r.deps = Deps{
-		Watch: watchers,
-		DB:    db.Requests, Routes: route.NewTable(db, keys, log), Ingest: ingest.New(committer, limits), Sources: limit.NewSources(), Keyring: keys,
+		Watch: watchers, Listeners: listeners,
+		DB: db.Requests, Routes: routes, Ingest: ingest.New(committer, limits), Sources: limit.NewSources(), Keyring: keys,
 		Reader: reader, Heads: heads, Seal: sealer.SealAll, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder), Backlog: delivery.NewBacklog(db),
 		Eraser:    ledger.NewEraser(db, nodeID, testLogID, log, func(int) { sealer.Wake() }),
 		PublicURL: "https://kapsel.example.com/", AllowedDestinations: allowed,
@@ -153,6 +157,7 @@ type account struct {
 	deliveries   kapselv1connect.DeliveryServiceClient
 	attestation  kapselv1connect.AttestationServiceClient
 	tenants      kapselv1connect.TenantServiceClient
+	listen       kapselv1connect.ListenServiceClient
 }
 
 func (r *rig) tenant(scopes ...string) account {
@@ -198,6 +203,7 @@ func (r *rig) account(tenantID uuid.UUID, key string) account {
 		deliveries:   kapselv1connect.NewDeliveryServiceClient(client),
 		attestation:  kapselv1connect.NewAttestationServiceClient(client),
 		tenants:      kapselv1connect.NewTenantServiceClient(client),
+		listen:       kapselv1connect.NewListenServiceClient(client),
 	}
 }
 

@@ -52,6 +52,8 @@ type Deps struct {
 	Eraser        *ledger.Eraser
 	// Watch tells streams of events when to look.
 	Watch *watch.Hub
+	// Listeners carry deliveries down the streams of ListenService.
+	Listeners *delivery.Listeners
 	// PublicURL is how clients reach this service, without a trailing slash.
 	PublicURL string
 	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.
@@ -110,7 +112,7 @@ func New(deps Deps) http.Handler {
 	kapselv1connect.RegisterDeliveryServiceHandler(rpc, &deliveryService{api: a})
 	kapselv1connect.RegisterAttestationServiceHandler(rpc, &attestationService{api: a, feed: newHeadFeed(a)})
 	kapselv1connect.RegisterTenantServiceHandler(rpc, &tenantService{api: a})
-	kapselv1connect.RegisterListenServiceHandler(rpc, kapselv1connect.UnimplementedListenServiceHandler{})
+	kapselv1connect.RegisterListenServiceHandler(rpc, &listenService{api: a})
 	grpcreflect.Register(rpc)
 	a.services = make(map[string]bool)
 	for spec := range rpc.Specs() {

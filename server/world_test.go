@@ -24,6 +24,7 @@ type world struct {
 	waiting                  string // delivery to the paused destination
 	defective                string // event whose dead letter there is
 	replay, spareKey         string
+	session, listened        string // of ListenService, and an attempt that it reported
 	deliveryIDs              []string
 }
 
@@ -64,6 +65,11 @@ func (r *rig) world(a account) world {
 		Filter: &kapselv1.DeadLetterFilter{EndpointIds: []string{w.endpoint.Id}}}))(r.t).Replay.Id
 	w.spareKey = must(a.tenants.CreateApiKey(r.t.Context(), &kapselv1.CreateApiKeyRequest{ApiKey: &kapselv1.ApiKey{
 		DisplayName: w.canary(), Scopes: []kapselv1.ApiKeyScope{kapselv1.ApiKeyScope_API_KEY_SCOPE_READ}}}))(r.t).ApiKey.Id
+	heard, _ := r.endpoint(a, &kapselv1.Endpoint{DisplayName: w.canary()})
+	l := r.listen(a, &kapselv1.ListenRequest{EndpointIds: []string{heard.Id}})
+	r.take(a, heard.Id, w.canary())
+	w.session, w.listened = l.session.Id, must(l.report(l.next().AttemptId, 200))(r.t).Id
+	l.end()
 	must(r.deps.Seal(r.t.Context()))(r.t)
 	return w
 }
@@ -71,7 +77,7 @@ func (r *rig) world(a account) world {
 // marks are what no other tenant may ever see.
 func (w world) marks() []string {
 	return append([]string{w.canary(), id.Tenant.Text(w.id), w.endpoint.Id, w.spare.Id, w.destination.Id, w.paused.Id, w.event, w.defective,
-		w.delivery, w.waiting, w.attempt, w.replay, w.spareKey}, w.deliveryIDs...)
+		w.delivery, w.waiting, w.attempt, w.replay, w.spareKey, w.session, w.listened}, w.deliveryIDs...)
 }
 
 // tenantTables are those with rows of tenants, partitions left out.

@@ -90,30 +90,33 @@ func (q *Queries) RouteDestinationSecrets(ctx context.Context, db DBTX) ([]Route
 const routeDestinations = `-- name: RouteDestinations :many
 select d.tenant_id, d.destination_id, d.endpoint_id, d.url, d.state, d.filter, d.signing, d.retry_policy, d.ordering, d.headers,
   d.forwarded_headers, d.connect_timeout_ms, d.timeout_ms, d.max_in_flight, d.rate_per_second, d.updated_at, d.client_tls,
-  d.client_credentials, t.state as tenant_state
-from destinations d join tenants t using (tenant_id) order by d.destination_id
+  d.client_credentials, t.state as tenant_state, (l.session_id is not null)::boolean as listens, coalesce(l.endpoint_ids, '{}')::uuid[] as listened_endpoint_ids
+from destinations d join tenants t using (tenant_id) left join listen_sessions l using (tenant_id, destination_id)
+order by d.destination_id
 `
 
 type RouteDestinationsRow struct {
-	TenantID          uuid.UUID
-	DestinationID     uuid.UUID
-	EndpointID        uuid.UUID
-	URL               string
-	State             string
-	Filter            []byte
-	Signing           []byte
-	RetryPolicy       []byte
-	Ordering          []byte
-	Headers           []byte
-	ForwardedHeaders  []string
-	ConnectTimeoutMs  int32
-	TimeoutMs         int32
-	MaxInFlight       int32
-	RatePerSecond     *int32
-	UpdatedAt         time.Time
-	ClientTls         []byte
-	ClientCredentials []byte
-	TenantState       string
+	TenantID            uuid.UUID
+	DestinationID       uuid.UUID
+	EndpointID          uuid.UUID
+	URL                 string
+	State               string
+	Filter              []byte
+	Signing             []byte
+	RetryPolicy         []byte
+	Ordering            []byte
+	Headers             []byte
+	ForwardedHeaders    []string
+	ConnectTimeoutMs    int32
+	TimeoutMs           int32
+	MaxInFlight         int32
+	RatePerSecond       *int32
+	UpdatedAt           time.Time
+	ClientTls           []byte
+	ClientCredentials   []byte
+	TenantState         string
+	Listens             bool
+	ListenedEndpointIds []uuid.UUID
 }
 
 func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestinationsRow, error) {
@@ -145,6 +148,8 @@ func (q *Queries) RouteDestinations(ctx context.Context, db DBTX) ([]RouteDestin
 			&i.ClientTls,
 			&i.ClientCredentials,
 			&i.TenantState,
+			&i.Listens,
+			&i.ListenedEndpointIds,
 		); err != nil {
 			return nil, err
 		}

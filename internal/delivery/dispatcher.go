@@ -44,6 +44,7 @@ type Dispatcher struct {
 	heldBytes atomic.Int64
 	lanes     sync.Map // destination id → *lane
 	turns     *turns
+	listened  sync.Map // destination id → chan struct{} of the stream that listens on this node
 	stopped   atomic.Bool
 	busy      sync.WaitGroup
 
@@ -245,6 +246,16 @@ func (d *Dispatcher) Stop(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// NoteListened says that something was committed for a listening destination. It does not block.
+func (d *Dispatcher) NoteListened(destinationID uuid.UUID) {
+	if wake, found := d.listened.Load(destinationID); found {
+		select {
+		case wake.(chan struct{}) <- struct{}{}:
+		default:
+		}
 	}
 }
 

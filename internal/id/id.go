@@ -28,6 +28,7 @@ const (
 	Replay      Kind = "rpl"
 	Node        Kind = "nod"
 	AuditEntry  Kind = "aud"
+	Session     Kind = "lsn"
 )
 
 const suffixLength = 26

@@ -229,8 +229,12 @@ func (c *Committer) handOver(batch []*pending, outcomes []outcome, leaseEnds tim
 			c.dispatcher.Hold(job)
 		}
 		for i := range p.deliveries {
-			if d := &p.deliveries[i]; d.orderKey != nil {
+			d := &p.deliveries[i]
+			if d.orderKey != nil {
 				c.dispatcher.NoteTurn(d.destination.ID, d.orderKey)
+			}
+			if d.destination != nil && d.destination.Listens {
+				c.dispatcher.NoteListened(d.destination.ID)
 			}
 		}
 	}

@@ -194,12 +194,13 @@ func (n *Node) build(ctx context.Context) error {
 		return err
 	}
 	eraser := ledger.NewEraser(n.db, n.id, logID, log.With("component", "eraser"), func(int) { n.sealer.Wake() })
+	listeners := delivery.NewListeners(n.db, n.id, n.routes, claimer, n.dispatcher, log.With("component", "listeners"))
 	watchers := watch.NewHub(n.db, logID, log.With("component", "watch"))
 	n.http = server.NewHTTPServer(server.New(server.Deps{
 		DB: n.db.Requests, Routes: n.routes, Ingest: ingest.New(committer, n.limits), Sources: limit.NewSources(), Keyring: n.keys,
 		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: authenticator,
 		Tester: delivery.NewTester(n.db, n.id, n.sender, n.recorder), Backlog: delivery.NewBacklog(n.db),
-		Eraser: eraser, Watch: watchers,
+		Eraser: eraser, Watch: watchers, Listeners: listeners,
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		TLS: n.byTLS(), TrustedProxies: n.config.TrustedProxies, ForwardedHeader: n.config.ForwardedHeader, CORSOrigins: n.config.CORSOrigins,
 		Logger: log.With("component", "server"), Meter: n.meter, Version: n.config.Version, Stopping: n.draining.Done(), Ready: n.ready,
@@ -236,6 +237,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("claimer", claimer.Run)
 	n.add("holder", delivery.NewHolder(n.db, n.routes, n.dispatcher, claimer, log.With("component", "holder")).Run)
 	n.add("removals", delivery.NewRemovals(n.db, delivery.RemovalSettle, log.With("component", "removals")).Run)
+	n.add("listeners", listeners.Run)
 	n.add("replayer", ledger.NewReplayer(n.db, log.With("component", "replayer")).Run)
 	n.add("cancelled leases", ledger.NewCancelledLeases(n.db, n.id, logID, log.With("component", "cancelled leases"), func(int) { n.sealer.Wake() }).Run)
 	n.add("watch", watchers.Run)

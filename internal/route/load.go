@@ -106,14 +106,34 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapsho
 			destination = brokenDestination(row, err)
 		}
 		snapshot.destinations[destination.ID] = destination
+		if row.Listens {
+			destination.Listens, destination.Active = destination.Active, false
+			snapshot.listen(destination, row.ListenedEndpointIds)
+		} else if endpoint := snapshot.endpoints[destination.EndpointID]; endpoint != nil {
+			endpoint.Destinations = append(endpoint.Destinations, destination)
+		}
 		if !destination.Active {
 			snapshot.inactive = append(snapshot.inactive, destination.ID)
 		}
-		if endpoint := snapshot.endpoints[destination.EndpointID]; endpoint != nil {
+	}
+	return snapshot, problems, nil
+}
+
+// listen adds a listening destination to its endpoints: those that it names, or all of its tenant.
+func (s *Snapshot) listen(destination *Destination, endpointIDs []uuid.UUID) {
+	for _, endpointID := range endpointIDs {
+		if endpoint := s.endpoints[endpointID]; endpoint != nil && endpoint.TenantID == destination.TenantID {
 			endpoint.Destinations = append(endpoint.Destinations, destination)
 		}
 	}
-	return snapshot, problems, nil
+	if len(endpointIDs) > 0 {
+		return
+	}
+	for _, endpoint := range s.endpoints {
+		if endpoint.TenantID == destination.TenantID {
+			endpoint.Destinations = append(endpoint.Destinations, destination)
+		}
+	}
 }
 
 func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte, last *Endpoint) (*Endpoint, error) {

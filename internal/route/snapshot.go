@@ -128,6 +128,8 @@ type Destination struct {
 	URL                      string
 	// Active is false when the destination is paused or disabled, or its tenant suspended: its deliveries wait in the queue.
 	Active bool
+	// Listens says that it is a session of ListenService and gets its deliveries down a stream: it is never Active.
+	Listens bool
 	// Broken says which setting cannot be honoured, empty when all can: nothing may be sent then. Such a one is not Active.
 	Broken string
 	Signer *signature.Signer

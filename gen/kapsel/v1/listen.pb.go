@@ -400,7 +400,8 @@ type ReportRequest struct {
 	//	*ReportRequest_Answer
 	//	*ReportRequest_Failure
 	Result isReportRequest_Result `protobuf_oneof:"result"`
-	// When the client began to forward it, not before 1970.
+	// When the client began to forward it, not before 1970. What does not lie between the sending and the report by the
+	// server's clock is recorded as the time of sending.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// How long that took, 0 to 10 minutes.
 	Duration      *durationpb.Duration `protobuf:"bytes,6,opt,name=duration,proto3" json:"duration,omitempty"`

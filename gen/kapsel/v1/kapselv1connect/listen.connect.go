@@ -49,12 +49,17 @@ var (
 
 // ListenServiceClient is a client for the kapsel.v1.ListenService service.
 type ListenServiceClient interface {
-	// Listen opens a session and streams its deliveries. Those that are not reported when the stream breaks stay pending,
-	// and come again when the session is resumed; a session that is not resumed within 10 minutes ends, and cancels them.
+	// Listen opens a session and streams its deliveries. One that was sent and not reported when the stream breaks is an
+	// attempt with outcome UNKNOWN, since the app may have got it; it stays pending, as all that were not sent do, and comes
+	// again when the session is resumed. A session that is not resumed within 10 minutes ends as if its destination were
+	// deleted: what is pending becomes dead letters (DESTINATION_GONE). A session has one stream: the newest one, which ends
+	// those before. A tenant has at most 10 sessions; they count as destinations.
 	//
-	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND, LISTEN_SESSION_NOT_FOUND), UNAVAILABLE (SHUTTING_DOWN): resume.
+	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND, LISTEN_SESSION_NOT_FOUND), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED), UNAVAILABLE
+	// (SHUTTING_DOWN): resume.
 	Listen(context.Context, *v1.ListenRequest) (ListenServiceListenClientStream, error)
-	// Report gives the result of one delivery that Listen sent. Reporting the same result twice is no error.
+	// Report gives the result of one delivery that Listen sent, to the node that sent it: behind a load balancer, over the
+	// same connection. Reporting the same result twice is no error.
 	//
 	// Errors: NOT_FOUND (LISTEN_SESSION_NOT_FOUND, ATTEMPT_NOT_FOUND), FAILED_PRECONDITION (REPORT_TOO_LATE).
 	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)
@@ -88,12 +93,17 @@ func (s ListenServiceListenClientStream) Close() error {
 
 // ListenServiceHandler is an implementation of the kapsel.v1.ListenService service.
 type ListenServiceHandler interface {
-	// Listen opens a session and streams its deliveries. Those that are not reported when the stream breaks stay pending,
-	// and come again when the session is resumed; a session that is not resumed within 10 minutes ends, and cancels them.
+	// Listen opens a session and streams its deliveries. One that was sent and not reported when the stream breaks is an
+	// attempt with outcome UNKNOWN, since the app may have got it; it stays pending, as all that were not sent do, and comes
+	// again when the session is resumed. A session that is not resumed within 10 minutes ends as if its destination were
+	// deleted: what is pending becomes dead letters (DESTINATION_GONE). A session has one stream: the newest one, which ends
+	// those before. A tenant has at most 10 sessions; they count as destinations.
 	//
-	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND, LISTEN_SESSION_NOT_FOUND), UNAVAILABLE (SHUTTING_DOWN): resume.
+	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND, LISTEN_SESSION_NOT_FOUND), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED), UNAVAILABLE
+	// (SHUTTING_DOWN): resume.
 	Listen(context.Context, *v1.ListenRequest, ListenServiceListenServerStream) error
-	// Report gives the result of one delivery that Listen sent. Reporting the same result twice is no error.
+	// Report gives the result of one delivery that Listen sent, to the node that sent it: behind a load balancer, over the
+	// same connection. Reporting the same result twice is no error.
 	//
 	// Errors: NOT_FOUND (LISTEN_SESSION_NOT_FOUND, ATTEMPT_NOT_FOUND), FAILED_PRECONDITION (REPORT_TOO_LATE).
 	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)

@@ -266,7 +266,8 @@ export type ReportRequest = Message<"kapsel.v1.ReportRequest"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * When the client began to forward it, not before 1970.
+   * When the client began to forward it, not before 1970. What does not lie between the sending and the report by the
+   * server's clock is recorded as the time of sending.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 5;
    */
@@ -394,10 +395,14 @@ export const ReportResponseSchema: GenMessage<ReportResponse> = /*@__PURE__*/
  */
 export const ListenService: GenService<{
   /**
-   * Listen opens a session and streams its deliveries. Those that are not reported when the stream breaks stay pending,
-   * and come again when the session is resumed; a session that is not resumed within 10 minutes ends, and cancels them.
+   * Listen opens a session and streams its deliveries. One that was sent and not reported when the stream breaks is an
+   * attempt with outcome UNKNOWN, since the app may have got it; it stays pending, as all that were not sent do, and comes
+   * again when the session is resumed. A session that is not resumed within 10 minutes ends as if its destination were
+   * deleted: what is pending becomes dead letters (DESTINATION_GONE). A session has one stream: the newest one, which ends
+   * those before. A tenant has at most 10 sessions; they count as destinations.
    *
-   * Errors: NOT_FOUND (ENDPOINT_NOT_FOUND, LISTEN_SESSION_NOT_FOUND), UNAVAILABLE (SHUTTING_DOWN): resume.
+   * Errors: NOT_FOUND (ENDPOINT_NOT_FOUND, LISTEN_SESSION_NOT_FOUND), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED), UNAVAILABLE
+   * (SHUTTING_DOWN): resume.
    *
    * @generated from rpc kapsel.v1.ListenService.Listen
    */
@@ -407,7 +412,8 @@ export const ListenService: GenService<{
     output: typeof ListenResponseSchema;
   },
   /**
-   * Report gives the result of one delivery that Listen sent. Reporting the same result twice is no error.
+   * Report gives the result of one delivery that Listen sent, to the node that sent it: behind a load balancer, over the
+   * same connection. Reporting the same result twice is no error.
    *
    * Errors: NOT_FOUND (LISTEN_SESSION_NOT_FOUND, ATTEMPT_NOT_FOUND), FAILED_PRECONDITION (REPORT_TOO_LATE).
    *
