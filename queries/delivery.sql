@@ -96,13 +96,16 @@ where q.due_at > now() and q.due_at <= now() + make_interval(secs => @lease_seco
     select n.node_id from nodes n where n.node_id <> @node_id::uuid and n.heartbeat_at < now() - make_interval(secs => @dead_after_seconds::float8));
 
 -- name: Heartbeat :one
--- Returns how many nodes that deliver are alive, the one that beats included.
+-- Returns how many nodes are alive, and how many of them take webhooks in and deliver, the one that beats included.
 with beat as (
   insert into nodes (node_id, name, version, roles) values (@node_id, @name, @version, @roles)
   on conflict (node_id) do update set heartbeat_at = now()
 )
-select (1 + count(*))::bigint as live_nodes from nodes n
-where n.node_id <> @node_id and 'deliver' = any(n.roles) and n.heartbeat_at >= now() - make_interval(secs => @dead_after_seconds::float8);
+select (1 + count(*))::bigint as alive,
+  (count(*) filter (where 'ingest' = any(n.roles)) + ('ingest' = any(@roles))::integer)::bigint as ingesting,
+  (count(*) filter (where 'deliver' = any(n.roles)) + ('deliver' = any(@roles))::integer)::bigint as delivering
+from nodes n
+where n.node_id <> @node_id and n.heartbeat_at >= now() - make_interval(secs => @dead_after_seconds::float8);
 
 -- name: RemoveNode :execrows
 -- Forgets a node that stops, unless it still has leases: those are taken over from dead nodes only. Index

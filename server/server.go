@@ -54,6 +54,8 @@ type Deps struct {
 	Watch *watch.Hub
 	// Listeners carry deliveries down the streams of ListenService.
 	Listeners *delivery.Listeners
+	// IntakeElsewhere and APIElsewhere leave IngestService and /ingest, or everything else but health, to other nodes.
+	IntakeElsewhere, APIElsewhere bool
 	// PublicURL is how clients reach this service, without a trailing slash.
 	PublicURL string
 	// AllowedDestinations are private or otherwise special address ranges that may be delivered to all the same.
@@ -104,7 +106,7 @@ func New(deps Deps) http.Handler {
 		guard:  delivery.NewGuard(deps.AllowedDestinations),
 		memory: &memory{max: maxRequestMemory, callTimeout: callTimeout},
 	}
-	rpc := connect.NewServer(measure(deps.Meter), a.translateErrors, a.authenticate, validate)
+	rpc := connect.NewServer(measure(deps.Meter), a.translateErrors, a.refuseElsewhere, a.authenticate, validate)
 	kapselv1connect.RegisterIngestServiceHandler(rpc, &ingestService{api: a})
 	kapselv1connect.RegisterEndpointServiceHandler(rpc, &endpointService{api: a})
 	kapselv1connect.RegisterDestinationServiceHandler(rpc, &destinationService{api: a})
@@ -116,7 +118,9 @@ func New(deps Deps) http.Handler {
 	grpcreflect.Register(rpc)
 	a.services = make(map[string]bool)
 	for spec := range rpc.Specs() {
-		a.services[path.Base(path.Dir(spec.Procedure))] = true
+		if a.servedHere(spec.Procedure) {
+			a.services[path.Base(path.Dir(spec.Procedure))] = true
+		}
 	}
 
 	calls := http.NewServeMux()
@@ -125,11 +129,18 @@ func New(deps Deps) http.Handler {
 		connecthttp.WithConditionalOptions(messageBounds))
 
 	mux := http.NewServeMux()
-	mux.Handle(ingestPath, &ingestHandler{api: a, bodyTimeout: webhookTimeout, metrics: newIngestMetrics(deps.Meter)})
+	var intake http.Handler = &ingestHandler{api: a, bodyTimeout: webhookTimeout, metrics: newIngestMetrics(deps.Meter)}
+	logs := counted(deps.Meter, newLogHandler(a))
+	if deps.IntakeElsewhere {
+		intake = elsewhere(intakeElsewhere)
+	}
+	if deps.APIElsewhere {
+		logs = elsewhere(apiElsewhere)
+	}
+	mux.Handle(ingestPath, intake)
 	mux.HandleFunc("/livez", a.serveLive)
 	mux.HandleFunc("/readyz", a.serveReady)
 	mux.Handle(newHealthHandler(a))
-	logs := counted(deps.Meter, newLogHandler(a))
 	mux.Handle("/log/", logs)
 	mux.Handle(wellKnownPath, logs)
 	mux.Handle("/", shared(a.memory.bound(controlled(calls)), deps.CORSOrigins))

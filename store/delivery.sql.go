@@ -208,33 +208,42 @@ func (q *Queries) ExpireLeasesOfDeadNodes(ctx context.Context, db DBTX, leaseSec
 
 const heartbeat = `-- name: Heartbeat :one
 with beat as (
-  insert into nodes (node_id, name, version, roles) values ($1, $3, $4, $5)
+  insert into nodes (node_id, name, version, roles) values ($2, $4, $5, $1)
   on conflict (node_id) do update set heartbeat_at = now()
 )
-select (1 + count(*))::bigint as live_nodes from nodes n
-where n.node_id <> $1 and 'deliver' = any(n.roles) and n.heartbeat_at >= now() - make_interval(secs => $2::float8)
+select (1 + count(*))::bigint as alive,
+  (count(*) filter (where 'ingest' = any(n.roles)) + ('ingest' = any($1))::integer)::bigint as ingesting,
+  (count(*) filter (where 'deliver' = any(n.roles)) + ('deliver' = any($1))::integer)::bigint as delivering
+from nodes n
+where n.node_id <> $2 and n.heartbeat_at >= now() - make_interval(secs => $3::float8)
 `
 
 type HeartbeatParams struct {
+	Roles            interface{}
 	NodeID           uuid.UUID
 	DeadAfterSeconds float64
 	Name             string
 	Version          string
-	Roles            []string
 }
 
-// Returns how many nodes that deliver are alive, the one that beats included.
-func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) (int64, error) {
+type HeartbeatRow struct {
+	Alive      int64
+	Ingesting  int64
+	Delivering int64
+}
+
+// Returns how many nodes are alive, and how many of them take webhooks in and deliver, the one that beats included.
+func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) (HeartbeatRow, error) {
 	row := db.QueryRow(ctx, heartbeat,
+		arg.Roles,
 		arg.NodeID,
 		arg.DeadAfterSeconds,
 		arg.Name,
 		arg.Version,
-		arg.Roles,
 	)
-	var live_nodes int64
-	err := row.Scan(&live_nodes)
-	return live_nodes, err
+	var i HeartbeatRow
+	err := row.Scan(&i.Alive, &i.Ingesting, &i.Delivering)
+	return i, err
 }
 
 const heldMoments = `-- name: HeldMoments :many

@@ -25,6 +25,7 @@ import (
 // nodeFlags are the flags of the commands that run a node.
 type nodeFlags struct {
 	config   node.Config
+	roles    []string
 	logLevel string
 	allowed  []string
 	proxy    string
@@ -38,6 +39,7 @@ type nodeFlags struct {
 func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.config.DatabaseURL, "database-url", "", "PostgreSQL 15 or later, as a connection URI")
 	flags.StringVar(&f.config.Listen, "listen", "127.0.0.1:8080", "address of the API and of intake; port 0 picks one")
+	flags.StringSliceVar(&f.roles, "roles", nil, "parts of the work that this node takes: ingest, api, deliver, seal (default all)")
 	flags.StringVar(&f.config.PublicURL, "public-url", "", "how clients reach this service (default http:// and the listen address)")
 	flags.StringVar(&f.config.StateDir, "state-dir", "", "directory of the log's key and of the keyset that encrypts secrets")
 	flags.StringVar(&f.config.LogOrigin, "log-origin", "", "name of the log, fixed at the first start (default the public URL's host and /log/1)")
@@ -74,6 +76,9 @@ func (f *nodeFlags) parse() (slog.Level, error) {
 	f.config.Version = version()
 	f.config.SecretsKeyset = os.Getenv(keysetVariable)
 	var err error
+	if f.config.Roles, err = node.ParseRoles(f.roles); err != nil {
+		return 0, usageError(fmt.Errorf("--roles: %w", err))
+	}
 	if f.config.AllowedDestinations, err = parseRanges("--allow-destinations", f.allowed); err != nil {
 		return 0, err
 	}

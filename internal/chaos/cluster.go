@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,8 +130,23 @@ type Node struct {
 // first gets copies of the first one's keys, as an operator would give it.
 func (c *Cluster) Start(t testing.TB, name string) *Node {
 	t.Helper()
+	return c.start(t, name, keyFiles)
+}
+
+// StartAs is Start for a node that has some roles only. Without the role seal it gets no key of the log.
+func (c *Cluster) StartAs(t testing.TB, name, roles string) *Node {
+	t.Helper()
+	files := keyFiles
+	if !strings.Contains(roles, "seal") {
+		files = keyFiles[1:]
+	}
+	return c.start(t, name, files, "--roles", roles)
+}
+
+func (c *Cluster) start(t testing.TB, name string, files []string, flags ...string) *Node {
+	t.Helper()
 	dir := filepath.Join(c.state, name)
-	if err := c.shareKeys(dir); err != nil {
+	if err := c.shareFiles(dir, files); err != nil {
 		t.Fatalf("prepare the state of node %s: %v", name, err)
 	}
 	address := FreeAddress(t, c.random)
@@ -142,7 +159,7 @@ func (c *Cluster) Start(t testing.TB, name string) *Node {
 	n.args = append([]string{
 		"serve", "--database-url", databaseURL, "--listen", address, "--state-dir", dir,
 		"--allow-destinations", "127.0.0.0/8", "--hold", Hold.String(), "--seal-age", "1s", "--breaker-pause", "1s",
-	}, c.flags...)
+	}, slices.Concat(c.flags, flags)...)
 	n.Restart(t)
 	return n
 }
@@ -188,10 +205,12 @@ func (n *Node) Log(t testing.TB) *LogClient {
 	return newLogClient(t, n.URL+"/log/1", n.cluster.keyFile(t))
 }
 
-// keyFiles are what nodes of one service share.
+// keyFiles are what nodes of one service share, the log's key first, which only those that seal need.
 var keyFiles = []string{"log.key", "secrets.keyset"}
 
-func (c *Cluster) shareKeys(dir string) error {
+func (c *Cluster) shareKeys(dir string) error { return c.shareFiles(dir, keyFiles) }
+
+func (c *Cluster) shareFiles(dir string, files []string) error {
 	others, err := filepath.Glob(filepath.Join(c.state, "*", keyFiles[0]))
 	if err != nil || len(others) == 0 {
 		return err
@@ -201,7 +220,7 @@ func (c *Cluster) shareKeys(dir string) error {
 	} else if err != nil {
 		return err
 	}
-	for _, name := range keyFiles {
+	for _, name := range files {
 		data, err := os.ReadFile(filepath.Join(filepath.Dir(others[0]), name))
 		if err != nil {
 			return err

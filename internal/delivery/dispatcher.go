@@ -46,6 +46,7 @@ type Dispatcher struct {
 	turns     *turns
 	listened  sync.Map // destination id → chan struct{} of the stream that listens on this node
 	stopped   atomic.Bool
+	elsewhere bool // other nodes send
 	busy      sync.WaitGroup
 
 	demanding sync.Mutex
@@ -60,10 +61,14 @@ func NewDispatcher(nodeID uuid.UUID, sender *Sender, recorder *ledger.Recorder, 
 // SetBreakerPause sets how long circuit breakers stay open at first. It must be called before anything is held.
 func (d *Dispatcher) SetBreakerPause(pause time.Duration) { d.health.rules = newBreakerRules(pause) }
 
+// SendElsewhere leaves all deliveries to other nodes: there is never room for one here. It must be called before anything is
+// held.
+func (d *Dispatcher) SendElsewhere() { d.elsewhere = true }
+
 // Reserve takes room for one delivery, and reports whether there was any. Each reservation ends in Hold or Unreserve.
 // A delivery without room goes to the queue, due at once, for whichever node has room.
 func (d *Dispatcher) Reserve(destination *route.Destination, bytes int) bool {
-	if d.stopped.Load() {
+	if d.elsewhere || d.stopped.Load() {
 		return false
 	}
 	if destination != nil && (!destination.Active || d.health.isShut(destination.ID) || d.laneRoom(destination, true) <= 0) {

@@ -66,7 +66,7 @@ func NewListeners(db *store.DB, nodeID uuid.UUID, routes *route.Table, claimer *
 	return &Listeners{db: db, nodeID: nodeID, routes: routes, claimer: claimer, dispatcher: dispatcher, log: log, sessions: make(map[uuid.UUID]*Listener)}
 }
 
-// Run ends sessions that nobody resumed, until ctx ends. Every node does.
+// Run ends sessions that nobody resumed, until ctx ends. Every node that serves the API does.
 func (l *Listeners) Run(ctx context.Context) error {
 	return every(ctx, endInterval, func() {
 		if err := l.EndSilent(ctx); err != nil && ctx.Err() == nil {

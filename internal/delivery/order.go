@@ -44,6 +44,9 @@ func newTurns() *turns { return &turns{noted: make(map[turn]struct{}), wake: mak
 
 // NoteTurn says that something of an ordering key was committed or recorded. It does not block.
 func (d *Dispatcher) NoteTurn(destinationID uuid.UUID, orderKey []byte) {
+	if d.elsewhere {
+		return // the look at all keys of those who send finds it
+	}
 	d.turns.mu.Lock()
 	if len(d.turns.noted) < maxTurnNotes {
 		d.turns.noted[turn{destinationID, string(orderKey)}] = struct{}{}

@@ -16,9 +16,10 @@ import (
 )
 
 func (r *rig) beat(node uuid.UUID) (int64, error) {
-	return r.db.Heartbeat(r.t.Context(), r.db.Engine(), store.HeartbeatParams{
+	alive, err := r.db.Heartbeat(r.t.Context(), r.db.Engine(), store.HeartbeatParams{
 		NodeID: node, Roles: []string{"deliver"}, DeadAfterSeconds: 5,
 	})
+	return alive.Delivering, err
 }
 
 // keepHolding runs a holder; the function it returns ends it.

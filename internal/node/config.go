@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/kapsel-dev/kapsel/internal/certificate"
@@ -24,6 +25,8 @@ type Config struct {
 	DatabaseURL string
 	// Listen is the TCP address of the API and of intake. Default 127.0.0.1:8080; port 0 picks one.
 	Listen string
+	// Roles are the parts of the work that this node takes. Default: all.
+	Roles []Role
 	// PublicURL is how clients reach this service. Default: http:// or https:// and the address that Listen came to.
 	PublicURL string
 	// TLSCertificate and TLSKey are PEM files of the certificate chain and key that clients are shown; they are read again when
@@ -110,6 +113,9 @@ func (c Config) withDefaults() Config {
 	if c.Listen == "" {
 		c.Listen = defaultListen
 	}
+	if len(c.Roles) == 0 {
+		c.Roles = allRoles
+	}
 	if c.Hold == 0 {
 		c.Hold = defaultHold
 	}
@@ -152,6 +158,11 @@ func (c Config) Validate() error {
 	}
 	if c.StateDir == "" {
 		errs = append(errs, errors.New("state directory is missing: set --state-dir"))
+	}
+	for _, role := range c.Roles {
+		if !slices.Contains(allRoles, role) {
+			errs = append(errs, fmt.Errorf("role %q: want some of ingest, api, deliver and seal", role))
+		}
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("listen address: %w: want host:port", err))

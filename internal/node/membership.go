@@ -27,8 +27,10 @@ type membership struct {
 	nodeID  uuid.UUID
 	name    string
 	version string
-	// live is told after each beat how many nodes are alive, this one included.
-	live func(nodes int)
+	roles   []Role
+	// live is told after each beat how many nodes are alive: all, those that take webhooks in, and those that deliver; this one
+	// included.
+	live func(all, ingesting, delivering int)
 	log  *slog.Logger
 }
 
@@ -64,14 +66,18 @@ func (m *membership) beat(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, heartbeatInterval)
 	defer cancel()
-	nodes, err := m.db.Heartbeat(ctx, m.db.Engine(), store.HeartbeatParams{
-		NodeID: m.nodeID, Name: m.name, Version: m.version, Roles: []string{"ingest", "deliver", "seal"},
+	roles := make([]string, len(m.roles))
+	for i, role := range m.roles {
+		roles[i] = string(role)
+	}
+	alive, err := m.db.Heartbeat(ctx, m.db.Engine(), store.HeartbeatParams{
+		NodeID: m.nodeID, Name: m.name, Version: m.version, Roles: roles,
 		DeadAfterSeconds: deadAfter.Seconds(),
 	})
 	if err != nil {
 		return err
 	}
-	m.live(int(nodes))
+	m.live(int(alive.Alive), int(alive.Ingesting), int(alive.Delivering))
 	return nil
 }
 

@@ -131,17 +131,19 @@ func (n *Node) build(ctx context.Context) error {
 	reader := tlog.NewReader(n.db.Engine(), logID, n.origin)
 	reader.SetMeter(n.meter)
 	n.heads = tlog.NewHeads(reader)
-	highWater, err := tlog.OpenHighWater(filepath.Join(n.config.StateDir, "log.highwater"), n.origin)
-	if err != nil {
-		return err
-	}
 	sealing := tlog.Config{
-		LogID: logID, Origin: n.origin, Node: n.id, DB: n.db.Engine(), Keys: n.logKeys, HighWater: highWater,
+		LogID: logID, Origin: n.origin, Node: n.id, DB: n.db.Engine(), Keys: n.logKeys, NeverLeads: !n.has(RoleSeal),
 		MaxLeaves: n.config.SealLeaves, MaxAge: n.config.SealAge,
 		Logger: log.With("component", "sealer"), Heads: n.heads, OnSeal: probe.onSeal(n.config.OnSeal),
 	}
+	var err error
+	if n.has(RoleSeal) {
+		if sealing.HighWater, err = tlog.OpenHighWater(filepath.Join(n.config.StateDir, "log.highwater"), n.origin); err != nil {
+			return err
+		}
+	}
 	var collector *witness.Collector
-	if n.config.Witnesses != nil {
+	if n.config.Witnesses != nil && n.has(RoleSeal) {
 		collector = witness.NewCollector(n.config.Witnesses, n.config.WitnessHold, tlog.StoredProof(n.db.Engine(), logID),
 			tlog.StoreCosignatures(n.db.Engine(), logID), log.With("component", "witnesses"))
 		sealing.Witnesses, sealing.WitnessTimeout = collector, n.config.WitnessTimeout
@@ -163,6 +165,9 @@ func (n *Node) build(ctx context.Context) error {
 	n.dispatcher = delivery.NewDispatcher(n.id, n.sender, n.recorder, leases, log.With("component", "delivery"))
 	n.dispatcher.SetBreakerPause(n.config.BreakerPause)
 	n.dispatcher.SetMeter(n.meter)
+	if !n.has(RoleDeliver) {
+		n.dispatcher.SendElsewhere()
+	}
 	n.routes = route.NewTable(n.db, n.keys, log.With("component", "routes"))
 	if err := n.routes.Refresh(ctx); err != nil {
 		return err
@@ -171,7 +176,13 @@ func (n *Node) build(ctx context.Context) error {
 	committer := ingest.NewCommitter(n.db, n.id, delivery.DefaultLease, n.config.Hold, n.dispatcher, log.With("component", "ingest"))
 	committer.SetMeter(n.meter)
 	name, _ := os.Hostname() // only for people
-	n.members = &membership{db: n.db, nodeID: n.id, name: name, version: n.config.Version, live: func(alive int) { n.setNodes(alive); probe.nodes.Store(int64(alive)) }, log: log.With("component", "membership")}
+	n.members = &membership{
+		db: n.db, nodeID: n.id, name: name, version: n.config.Version, roles: n.config.Roles, log: log.With("component", "membership"),
+		live: func(all, ingesting, delivering int) {
+			n.setNodes(ingesting, delivering)
+			probe.nodes.Store(int64(all))
+		},
+	}
 	if err := n.members.beat(ctx); err != nil {
 		return fmt.Errorf("first heartbeat: %w", err)
 	}
@@ -201,6 +212,7 @@ func (n *Node) build(ctx context.Context) error {
 		Reader: reader, Heads: n.heads, Seal: n.sealer.SealAll, Authenticator: authenticator,
 		Tester: delivery.NewTester(n.db, n.id, n.sender, n.recorder), Backlog: delivery.NewBacklog(n.db),
 		Eraser: eraser, Watch: watchers, Listeners: listeners,
+		IntakeElsewhere: !n.has(RoleIngest), APIElsewhere: !n.has(RoleAPI),
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		TLS: n.byTLS(), TrustedProxies: n.config.TrustedProxies, ForwardedHeader: n.config.ForwardedHeader, CORSOrigins: n.config.CORSOrigins,
 		Logger: log.With("component", "server"), Meter: n.meter, Version: n.config.Version, Stopping: n.draining.Done(), Ready: n.ready,
@@ -218,30 +230,30 @@ func (n *Node) build(ctx context.Context) error {
 	if n.meter != nil {
 		n.add("probe", func(ctx context.Context) error { return probe.Run(ctx, n.heads) })
 	}
-	n.add("eraser", eraser.Run)
+	n.addFor(RoleSeal, "eraser", eraser.Run)
 	n.add("keyset", n.keys.Run)
 	n.add("membership", n.members.Run)
-	n.add("maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
-	n.add("retention", retention.New(n.db, n.config.KeepPayloads, n.config.KeepLedger, log.With("component", "retention")).Run)
+	n.addFor(RoleSeal, "maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
+	n.addFor(RoleSeal, "retention", retention.New(n.db, n.config.KeepPayloads, n.config.KeepLedger, log.With("component", "retention")).Run)
 	n.add("notices", notices.Run)
-	n.add("deletions", tenant.NewDeletions(n.db, log.With("component", "deletions")).Run)
+	n.addFor(RoleSeal, "deletions", tenant.NewDeletions(n.db, log.With("component", "deletions")).Run)
 	n.add("routes", n.routes.Run)
 	n.add("API keys", func(ctx context.Context) error { return authenticator.Run(ctx, log.With("component", "API keys")) })
 	n.add("heads", follower.Run)
 	if collector != nil {
 		n.add("witnesses", collector.Run)
 	}
-	n.add("sealer", n.sealer.Run)
-	n.add("leaf hashes", tlog.NewLeafIndexer(reader, n.heads, log.With("component", "leaf hashes")).Run)
+	n.addFor(RoleSeal, "sealer", n.sealer.Run)
+	n.addFor(RoleSeal, "leaf hashes", tlog.NewLeafIndexer(reader, n.heads, log.With("component", "leaf hashes")).Run)
 	n.add("recorder", n.recorder.Run)
-	n.add("claimer", claimer.Run)
-	n.add("holder", delivery.NewHolder(n.db, n.routes, n.dispatcher, claimer, log.With("component", "holder")).Run)
-	n.add("removals", delivery.NewRemovals(n.db, delivery.RemovalSettle, log.With("component", "removals")).Run)
-	n.add("listeners", listeners.Run)
-	n.add("replayer", ledger.NewReplayer(n.db, log.With("component", "replayer")).Run)
-	n.add("cancelled leases", ledger.NewCancelledLeases(n.db, n.id, logID, log.With("component", "cancelled leases"), func(int) { n.sealer.Wake() }).Run)
-	n.add("watch", watchers.Run)
-	n.add("committer", committer.Run)
+	n.addFor(RoleDeliver, "claimer", claimer.Run)
+	n.addFor(RoleDeliver, "holder", delivery.NewHolder(n.db, n.routes, n.dispatcher, claimer, log.With("component", "holder")).Run)
+	n.addFor(RoleDeliver, "removals", delivery.NewRemovals(n.db, delivery.RemovalSettle, log.With("component", "removals")).Run)
+	n.addFor(RoleSeal, "replayer", ledger.NewReplayer(n.db, log.With("component", "replayer")).Run)
+	n.addFor(RoleDeliver, "cancelled leases", ledger.NewCancelledLeases(n.db, n.id, logID, log.With("component", "cancelled leases"), func(int) { n.sealer.Wake() }).Run)
+	n.addFor(RoleAPI, "listeners", listeners.Run)
+	n.addFor(RoleAPI, "watch", watchers.Run)
+	n.addFor(RoleIngest, "committer", committer.Run)
 	n.add("usage", n.limits.Run)
 	return nil
 }
@@ -254,13 +266,15 @@ func (n *Node) openState(ctx context.Context) (err error) {
 	if n.keys, err = secret.Open(filepath.Join(n.config.StateDir, secretsFile)); err != nil {
 		return err
 	}
-	if n.logKeys, err = tlog.OpenKeys(ctx, n.config.StateDir, n.config.LogKeys); err != nil {
-		return err
+	if n.has(RoleSeal) {
+		if n.logKeys, err = tlog.OpenKeys(ctx, n.config.StateDir, n.config.LogKeys); err != nil {
+			return err
+		}
 	}
 	if n.origin, err = n.logOrigin(ctx); err != nil {
 		return err
 	}
-	return tlog.EnsureLog(ctx, n.db.Engine(), logID, n.origin, n.logKeys.First())
+	return n.ensureLog(ctx)
 }
 
 // logOrigin is the configured name of the log, else the one that the database has, else one made from the public URL.
@@ -304,9 +318,9 @@ func (n *Node) run() {
 }
 
 // setNodes shares what holds over all nodes.
-func (n *Node) setNodes(alive int) {
-	n.dispatcher.SetNodes(alive)
-	n.limits.SetNodes(alive)
+func (n *Node) setNodes(ingesting, delivering int) {
+	n.limits.SetNodes(ingesting)
+	n.dispatcher.SetNodes(delivering)
 }
 
 var errStopping = errors.New("the node is stopping")

@@ -42,14 +42,16 @@ func (n *Node) Stop(ctx context.Context) error {
 	}
 	n.drain() // streams end, which the next step would wait for
 	step(draining, "finish requests", n.http.Shutdown)
-	step(draining, "stop intake", n.remove("committer"))
+	step(draining, "stop intake", n.remove("committer")) // a node has only the components of its roles
 	step(draining, "stop claiming", n.remove("claimer"))
 	step(draining, "drain attempts", n.dispatcher.Stop)
 	n.recorder.Close()
 	step(ctx, "flush the recorder", n.recorder.Wait)
 	step(ctx, "write usage", n.limits.Write)
-	step(ctx, "seal", n.seal)
-	step(ctx, "stop sealing", n.remove("sealer"))
+	if n.has(RoleSeal) {
+		step(ctx, "seal", n.seal)
+		step(ctx, "stop sealing", n.remove("sealer"))
+	}
 	step(ctx, "leave", func(ctx context.Context) error {
 		return errors.Join(n.remove("membership")(ctx), n.members.leave(ctx))
 	})
@@ -64,11 +66,15 @@ func (n *Node) seal(ctx context.Context) error {
 	return err
 }
 
-// remove ends one component and waits for it. The context must have a deadline.
+// remove ends one component, if there is such a one, and waits for it. The context must have a deadline.
 func (n *Node) remove(name string) func(context.Context) error {
 	return func(ctx context.Context) error {
+		token, runs := n.tokens[name]
+		if !runs {
+			return nil
+		}
 		deadline, _ := ctx.Deadline()
-		return n.supervisor.RemoveAndWait(n.tokens[name], max(time.Until(deadline), time.Millisecond)) // 0 would be for ever
+		return n.supervisor.RemoveAndWait(token, max(time.Until(deadline), time.Millisecond)) // 0 would be for ever
 	}
 }
 

@@ -21,6 +21,9 @@ const recordingSlack = 24 * time.Hour
 // lead takes or renews the lease, unless it was renewed just now. If the published head is not the one that this node
 // published last, its tree is loaded and checked first.
 func (s *Sealer) lead(ctx context.Context) (bool, error) {
+	if s.NeverLeads {
+		return false, nil
+	}
 	if s.tree != nil && time.Since(s.renewed) < lookInterval/2 {
 		return true, nil
 	}

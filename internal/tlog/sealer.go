@@ -38,6 +38,8 @@ type Config struct {
 	DB        store.DBTX // a pool of the engine's role
 	Keys      *Keys
 	HighWater *HighWater // beside the keys
+	// NeverLeads makes a sealer that only asks the one that leads. It needs neither keys nor a high-water mark.
+	NeverLeads bool
 
 	Witnesses      Witnesses     // cosign heads. Optional
 	WitnessTimeout time.Duration // for how long a head waits for their quorum. Default DefaultWitnessTimeout
@@ -100,9 +102,9 @@ func NewSealer(cfg Config) (*Sealer, error) {
 		cfg.Logger = slog.Default()
 	}
 	err := checkpoint.CheckOrigin(cfg.Origin)
-	if cfg.DB == nil || cfg.Keys == nil || cfg.HighWater == nil || cfg.Node == uuid.Nil {
+	if cfg.DB == nil || cfg.Node == uuid.Nil || !cfg.NeverLeads && (cfg.Keys == nil || cfg.HighWater == nil) {
 		err = errors.Join(err, errors.New("a database, a key, a high-water mark and a node id are required"))
-	} else if cfg.HighWater.origin != cfg.Origin {
+	} else if !cfg.NeverLeads && cfg.HighWater.origin != cfg.Origin {
 		err = errors.Join(err, fmt.Errorf("the high-water mark is of log %q", cfg.HighWater.origin))
 	}
 	if cfg.MaxLeaves < 0 || cfg.MaxAge < 0 || cfg.MinInterval < 0 {

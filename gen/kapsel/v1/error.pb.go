@@ -116,6 +116,8 @@ const (
 	ErrorReason_ERROR_REASON_STORE_UNAVAILABLE ErrorReason = 91
 	// UNAVAILABLE: the node is shutting down. Send again; another node takes it.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 92
+	// UNAVAILABLE (503 of /ingest and /log): this node has not the role that serves this. Send again; another node takes it.
+	ErrorReason_ERROR_REASON_SERVED_ELSEWHERE ErrorReason = 93
 	// UNAUTHENTICATED (401 of /ingest): the source's signature is missing.
 	ErrorReason_ERROR_REASON_SIGNATURE_MISSING ErrorReason = 100
 	// UNAUTHENTICATED (401 of /ingest): the source's signature is not that of any of the endpoint's secrets.
@@ -172,6 +174,7 @@ var (
 		90:  "ERROR_REASON_OVERLOADED",
 		91:  "ERROR_REASON_STORE_UNAVAILABLE",
 		92:  "ERROR_REASON_SHUTTING_DOWN",
+		93:  "ERROR_REASON_SERVED_ELSEWHERE",
 		100: "ERROR_REASON_SIGNATURE_MISSING",
 		101: "ERROR_REASON_SIGNATURE_INVALID",
 		102: "ERROR_REASON_TIMESTAMP_INVALID",
@@ -221,6 +224,7 @@ var (
 		"ERROR_REASON_OVERLOADED":               90,
 		"ERROR_REASON_STORE_UNAVAILABLE":        91,
 		"ERROR_REASON_SHUTTING_DOWN":            92,
+		"ERROR_REASON_SERVED_ELSEWHERE":         93,
 		"ERROR_REASON_SIGNATURE_MISSING":        100,
 		"ERROR_REASON_SIGNATURE_INVALID":        101,
 		"ERROR_REASON_TIMESTAMP_INVALID":        102,
@@ -259,7 +263,7 @@ var File_kapsel_v1_error_proto protoreflect.FileDescriptor
 
 const file_kapsel_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\xdf\f\n" +
+	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\x82\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1e\n" +
@@ -304,7 +308,8 @@ const file_kapsel_v1_error_proto_rawDesc = "" +
 	"\x1bERROR_REASON_QUOTA_EXCEEDED\x10S\x12\x1b\n" +
 	"\x17ERROR_REASON_OVERLOADED\x10Z\x12\"\n" +
 	"\x1eERROR_REASON_STORE_UNAVAILABLE\x10[\x12\x1e\n" +
-	"\x1aERROR_REASON_SHUTTING_DOWN\x10\\\x12\"\n" +
+	"\x1aERROR_REASON_SHUTTING_DOWN\x10\\\x12!\n" +
+	"\x1dERROR_REASON_SERVED_ELSEWHERE\x10]\x12\"\n" +
 	"\x1eERROR_REASON_SIGNATURE_MISSING\x10d\x12\"\n" +
 	"\x1eERROR_REASON_SIGNATURE_INVALID\x10e\x12\"\n" +
 	"\x1eERROR_REASON_TIMESTAMP_INVALID\x10f\x12'\n" +
