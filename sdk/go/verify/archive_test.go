@@ -142,6 +142,7 @@ func TestTlogProof(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	compare(t, "testdata/attempt.tlog-proof", file)
 	report, err := verify.VerifyTlogProof(file, nil, trust(l))
 	if err != nil || !report.Full || report.Leaf.GetAttempt().GetUrl() != testAttempt().Url || !report.HeadTime.Equal(testTime) {
 		t.Errorf("got %+v, %v", report, err)

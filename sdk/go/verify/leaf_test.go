@@ -1,6 +1,7 @@
 package verify_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -80,7 +81,8 @@ func TestDescriptionEscapesOnlyWhatJSONDemands(t *testing.T) {
 	}
 }
 
-func TestRefusesLeavesThatItCannotDescribe(t *testing.T) {
+// brokenLeaves cannot be described.
+func brokenLeaves(t *testing.T) map[string][]byte {
 	attempt := func(change func(a *leafv1.Attempt)) []byte {
 		a := testAttempt()
 		change(a)
@@ -88,7 +90,7 @@ func TestRefusesLeavesThatItCannotDescribe(t *testing.T) {
 	}
 	nonce := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), filled(16, 0))
 	newField := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
-	for name, leaf := range map[string][]byte{
+	return map[string][]byte{
 		"empty":            nil,
 		"garbage":          {0xff},
 		"only a nonce":     nonce,
@@ -110,7 +112,12 @@ func TestRefusesLeavesThatItCannotDescribe(t *testing.T) {
 			d.Reason = 0
 			return d
 		}())),
-	} {
+		"not UTF-8": bytes.Replace(attempt(func(*leafv1.Attempt) {}), []byte("shop"), []byte("sh\xffp"), 1),
+	}
+}
+
+func TestRefusesLeavesThatItCannotDescribe(t *testing.T) {
+	for name, leaf := range brokenLeaves(t) {
 		if got, err := verify.DescribeLeaf(leaf); err == nil {
 			t.Errorf("%s: described as %s", name, got)
 		}

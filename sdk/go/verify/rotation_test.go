@@ -1,4 +1,4 @@
-package verify
+package verify_test
 
 import (
 	"crypto/ed25519"
@@ -6,67 +6,81 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
+	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
 
-func rotationKey(seed byte) (ed25519.PrivateKey, key) {
-	private := ed25519.NewKeyFromSeed(append(make([]byte, 31), seed))
-	return private, key{"log.example.com/log/1", typeEd25519, private.Public().(ed25519.PublicKey)}
-}
-
-func rotationMessage(from, to byte) *leafv1.KeyRotation {
-	oldPrivate, oldKey := rotationKey(from)
-	newPrivate, newKey := rotationKey(to)
-	r := Rotation{Origin: oldKey.name, OldKey: oldKey.text(), NewKey: newKey.text(), RotatedAt: time.Unix(1_800_000_000, 0), OldKeyRetiresAt: time.Unix(1_800_600_000, 0)}
+// testRotation hands a log over to the key of another.
+func testRotation(from, to *testLog) *leafv1.KeyRotation {
+	r := verify.Rotation{
+		Origin: from.origin, OldKey: from.verifierKey(), NewKey: to.verifierKey(), RotatedAt: time.Unix(1_800_000_000, 0), OldKeyRetiresAt: time.Unix(1_800_600_000, 0),
+	}
 	return &leafv1.KeyRotation{
-		Origin: r.Origin, OldPublicKey: oldKey.public, NewPublicKey: newKey.public,
+		Origin: r.Origin, OldPublicKey: from.public(), NewPublicKey: to.public(),
 		RotatedAt: timestamppb.New(r.RotatedAt), OldKeyRetiresAt: timestamppb.New(r.OldKeyRetiresAt),
-		OldSignature: ed25519.Sign(oldPrivate, RotationStatement(r)), NewSignature: ed25519.Sign(newPrivate, RotationStatement(r)),
+		OldSignature: ed25519.Sign(from.key, verify.RotationStatement(r)), NewSignature: ed25519.Sign(to.key, verify.RotationStatement(r)),
 	}
 }
 
 func rotationLeaf(t testing.TB, m *leafv1.KeyRotation) []byte {
 	t.Helper()
-	leaf, err := proto.Marshal(&leafv1.Leaf{Nonce: make([]byte, nonceBytes), Kind: &leafv1.Leaf_KeyRotation{KeyRotation: m}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return leaf
+	return marshal(t, &leafv1.Leaf{Nonce: filled(16, 0xd0), Kind: &leafv1.Leaf_KeyRotation{KeyRotation: m}})
 }
 
 func TestRotationsAreFollowedFromATrustedKeyOnly(t *testing.T) {
-	_, one := rotationKey(1)
-	_, two := rotationKey(2)
-	_, three := rotationKey(3)
-	_, stranger := rotationKey(9)
-	leaves := [][]byte{rotationLeaf(t, rotationMessage(1, 2)), rotationLeaf(t, rotationMessage(2, 3))}
-	for _, test := range []struct{ trusted, want []string }{
-		{[]string{one.text()}, []string{one.text(), two.text(), three.text()}},
-		{[]string{two.text()}, []string{two.text(), three.text()}},
-		{[]string{stranger.text()}, []string{stranger.text()}},
-		{nil, nil},
+	var keys []string
+	for _, l := range []*testLog{newLog(testOrigin, 1), newLog(testOrigin, 2), newLog(testOrigin, 3), newLog(testOrigin, 9)} {
+		keys = append(keys, l.verifierKey())
+	}
+	one, two, stranger := keys[:1], keys[1:2], keys[3:]
+	leaves := rotationLeaves(t)
+	wrong := testRotation(newLog(testOrigin, 1), newLog(testOrigin, 2))
+	wrong.NewSignature[0] ^= 1
+	var cases []followCase
+	for _, c := range []followCase{
+		{"from the first key", one, leaves, keys[:3]},
+		{"from the second", two, leaves, keys[1:3]},
+		{"from a stranger's", stranger, leaves, stranger},
+		{"from none", []string{}, leaves, []string{}},
+		{"in the wrong order", one, [][]byte{leaves[1], leaves[0]}, keys[:2]},
+		{"from what is no key", []string{"x"}, leaves, nil},
+		{"by a wrong signature", one, [][]byte{leaves[0], rotationLeaf(t, wrong)}, nil},
+		{"by another leaf", one, [][]byte{marshal(t, attemptLeaf(testAttempt()))}, nil},
 	} {
-		if got, err := FollowRotations(test.trusted, leaves); err != nil || !slices.Equal(got, test.want) {
-			t.Errorf("from %v: %v, %v", test.trusted, got, err)
+		got, err := verify.FollowRotations(c.Trusted, c.Leaves)
+		if (err == nil) != (c.Want != nil) || !slices.Equal(got, c.Want) {
+			t.Errorf("%s: got %v, %v", c.Name, got, err)
 		}
+		cases = append(cases, c)
 	}
-	if got, err := FollowRotations([]string{one.text()}, [][]byte{leaves[1], leaves[0]}); err != nil || len(got) != 2 {
-		t.Errorf("in the wrong order: %v, %v", got, err)
-	}
-	if _, err := FollowRotations([]string{"x"}, leaves); err == nil {
-		t.Error("a key that is none was taken")
-	}
+	compareJSON(t, "testdata/follow.json", cases)
 }
 
-func TestWrongRotationsAreRefused(t *testing.T) {
+// rotationLeaves lead from the key of seed 1 to that of seed 2, and on to that of seed 3.
+func rotationLeaves(t testing.TB) [][]byte {
+	one, two, three := newLog(testOrigin, 1), newLog(testOrigin, 2), newLog(testOrigin, 3)
+	return [][]byte{rotationLeaf(t, testRotation(one, two)), rotationLeaf(t, testRotation(two, three))}
+}
+
+// followCase is a row of testdata/follow.json, which the verifiers of all languages are tested with. Want is nil where the
+// leaves are refused.
+type followCase struct {
+	Name    string   `json:"name"`
+	Trusted []string `json:"trusted"`
+	Leaves  [][]byte `json:"leaves"`
+	Want    []string `json:"want"`
+}
+
+func wrongRotations(t testing.TB) map[string][]byte {
+	stranger := newLog(testOrigin, 7)
+	leaves := map[string][]byte{}
 	for name, change := range map[string]func(*leafv1.KeyRotation){
 		"another origin":       func(m *leafv1.KeyRotation) { m.Origin = "other.example.com/log/1" },
 		"impossible origin":    func(m *leafv1.KeyRotation) { m.Origin = "a+b" },
-		"another new key":      func(m *leafv1.KeyRotation) { _, k := rotationKey(7); m.NewPublicKey = k.public },
-		"another old key":      func(m *leafv1.KeyRotation) { _, k := rotationKey(7); m.OldPublicKey = k.public },
+		"another new key":      func(m *leafv1.KeyRotation) { m.NewPublicKey = stranger.public() },
+		"another old key":      func(m *leafv1.KeyRotation) { m.OldPublicKey = stranger.public() },
 		"same key":             func(m *leafv1.KeyRotation) { m.NewPublicKey = m.OldPublicKey },
 		"short key":            func(m *leafv1.KeyRotation) { m.NewPublicKey = m.NewPublicKey[:31] },
 		"another time":         func(m *leafv1.KeyRotation) { m.RotatedAt.Seconds++ },
@@ -77,26 +91,32 @@ func TestWrongRotationsAreRefused(t *testing.T) {
 		"signatures exchanged": func(m *leafv1.KeyRotation) { m.OldSignature, m.NewSignature = m.NewSignature, m.OldSignature },
 		"new signature broken": func(m *leafv1.KeyRotation) { m.NewSignature[0] ^= 1 },
 	} {
-		m := rotationMessage(1, 2)
+		m := testRotation(newLog(testOrigin, 1), newLog(testOrigin, 2))
 		change(m)
-		leaf := rotationLeaf(t, m)
-		if r, err := OpenRotation(leaf); err == nil {
+		leaves[name] = rotationLeaf(t, m)
+	}
+	return leaves
+}
+
+func TestWrongRotationsAreRefused(t *testing.T) {
+	for name, leaf := range wrongRotations(t) {
+		if r, err := verify.OpenRotation(leaf); err == nil {
 			t.Errorf("%s: opened as %+v", name, r)
 		}
-		if text, err := DescribeLeaf(leaf); err == nil {
+		if text, err := verify.DescribeLeaf(leaf); err == nil {
 			t.Errorf("%s: described as %s", name, text)
 		}
 	}
-	text, err := DescribeLeaf(rotationLeaf(t, rotationMessage(1, 2)))
+	text, err := verify.DescribeLeaf(rotationLeaves(t)[0])
 	if err != nil || len(text) == 0 {
 		t.Errorf("the right one: %s, %v", text, err)
 	}
 }
 
 func FuzzOpenRotation(f *testing.F) {
-	f.Add(rotationLeaf(f, rotationMessage(1, 2)))
+	f.Add(rotationLeaves(f)[0])
 	f.Fuzz(func(t *testing.T, leaf []byte) {
-		r, err := OpenRotation(leaf)
+		r, err := verify.OpenRotation(leaf)
 		if err == nil && (r.OldKey == r.NewKey || r.Origin == "") {
 			t.Errorf("%+v", r)
 		}

@@ -2,15 +2,18 @@ package verify_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
 	"github.com/kapsel-dev/kapsel/sdk/go/verify"
@@ -62,14 +65,19 @@ func TestEachLeafOfEachSize(t *testing.T) {
 	}
 }
 
-// The promise of the format: no byte of the file can change unnoticed, with a key or without.
-func TestEveryFlippedByteIsRefused(t *testing.T) {
-	l := attemptLog(t)
+// witnessed is a package whose head a witness has cosigned.
+func witnessed(t *testing.T, l *testLog) *verify.Package {
 	witness := newLog("witness.example.org/w", 9)
 	p := l.pack(t, 12, 40)
 	p.Checkpoint = l.checkpoint(t, 40, witness.cosigner())
 	p.PublicKeys = append(p.PublicKeys, vkey(witness.origin, 4, witness.public()))
-	data := encode(t, p)
+	return p
+}
+
+// The promise of the format: no byte of the file can change unnoticed, with a key or without.
+func TestEveryFlippedByteIsRefused(t *testing.T) {
+	l := attemptLog(t)
+	data := encode(t, witnessed(t, l))
 	for name, options := range map[string]verify.Options{"with key": trust(l), "without key": {}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -99,17 +107,20 @@ func TestEveryFlippedByteIsRefused(t *testing.T) {
 	}
 }
 
-func TestRefusesWithTheReason(t *testing.T) {
-	l, other := attemptLog(t), newLog(testOrigin, 2)
+// refusal is a change of the package of leaf 12 of attemptLog, and what comes of it.
+type refusal struct {
+	name   string
+	change func(p *verify.Package)
+	check  string
+	reason string
+}
+
+func refusals(t *testing.T, l *testLog) []refusal {
+	other := newLog(testOrigin, 2)
 	witness := newLog("witness.example.org/w", 9)
 	renamed := newLog("other.example.com/log/1", 1)
 	swap := func(s, old, with string) string { return strings.Replace(s, old, with, 1) }
-	for _, c := range []struct {
-		name   string
-		change func(p *verify.Package)
-		check  string
-		reason string
-	}{
+	return []refusal{
 		{"format", func(p *verify.Package) { p.Format = "kapsel-proof/v2" }, verify.CheckFormat, "format is"},
 		{"upper case", func(p *verify.Package) { p.RootHash = strings.ToUpper(p.RootHash) }, verify.CheckFormat, "root_hash: hex is in upper case"},
 		{"short hash", func(p *verify.Package) { p.LeafHash = p.LeafHash[2:] }, verify.CheckFormat, "leaf_hash: has 62"},
@@ -157,7 +168,12 @@ func TestRefusesWithTheReason(t *testing.T) {
 		{"only cosigned", func(p *verify.Package) {
 			p.Checkpoint = signNote(t, l.text(t, 40), l.cosigner())
 		}, verify.CheckSignature, "no trusted key"},
-	} {
+	}
+}
+
+func TestRefusesWithTheReason(t *testing.T) {
+	l := attemptLog(t)
+	for _, c := range refusals(t, l) {
 		t.Run(c.name, func(t *testing.T) {
 			p := l.pack(t, 12, 40)
 			c.change(p)
@@ -173,10 +189,9 @@ func TestRefusesWithTheReason(t *testing.T) {
 	}
 }
 
-func TestRefusesOtherEncodings(t *testing.T) {
-	l := attemptLog(t)
-	data := string(encode(t, l.pack(t, 12, 40)))
-	for name, changed := range map[string]string{
+// otherEncodings are spellings of a package that are not the canonical one.
+func otherEncodings(data string) map[string]string {
+	return map[string]string{
 		"empty":              "",
 		"no newline":         strings.TrimSuffix(data, "\n"),
 		"trailing data":      data + "{}",
@@ -194,7 +209,14 @@ func TestRefusesOtherEncodings(t *testing.T) {
 		"byte order mark":    "\uFEFF" + data,
 		"carriage returns":   strings.ReplaceAll(data, "\n", "\r\n"),
 		"invalid characters": strings.Replace(data, "log.example.com", "log.ex\xffmple.com", 1),
-	} {
+		"half a character":   strings.Replace(data, "log.example.com", `log.ex\ud800mple.com`, 1),
+	}
+}
+
+func TestRefusesOtherEncodings(t *testing.T) {
+	l := attemptLog(t)
+	data := string(encode(t, l.pack(t, 12, 40)))
+	for name, changed := range otherEncodings(data) {
 		if changed == data {
 			t.Fatalf("%s: nothing changed", name)
 		}
@@ -205,36 +227,50 @@ func TestRefusesOtherEncodings(t *testing.T) {
 	}
 }
 
-func TestHeadWithoutTime(t *testing.T) {
-	l := attemptLog(t)
+func withoutTime(t *testing.T, l *testLog) *verify.Package {
 	p := l.pack(t, 12, 40)
 	p.Checkpoint = signNote(t, l.text(t, 40), l.signer())
+	return p
+}
+
+func TestHeadWithoutTime(t *testing.T) {
+	l := attemptLog(t)
+	p := withoutTime(t, l)
 	report, err := verify.Verify(encode(t, p), trust(l))
 	if err != nil || !report.Full || !report.HeadTime.IsZero() {
 		t.Fatalf("got %+v, %v", report, err)
 	}
 }
 
+func withFormerKey(t *testing.T, l *testLog) *verify.Package {
+	p := l.pack(t, 12, 40)
+	p.PublicKeys = []string{newLog(testOrigin, 3).verifierKey(), l.verifierKey()}
+	return p
+}
+
 // A log changes its key: packages name all keys that it has had, and the reader trusts old and new.
 func TestFormerKeys(t *testing.T) {
-	l, former := attemptLog(t), newLog(testOrigin, 3)
-	p := l.pack(t, 12, 40)
-	p.PublicKeys = []string{former.verifierKey(), l.verifierKey()}
+	l := attemptLog(t)
+	p := withFormerKey(t, l)
 	report, err := verify.Verify(encode(t, p), verify.Options{TrustedKeys: p.PublicKeys})
 	if err != nil || !report.Full || report.Key != l.verifierKey() {
 		t.Fatalf("got %+v, %v", report, err)
 	}
 }
 
-func TestCosignatureOfUnknownTypeIsKept(t *testing.T) {
-	l := attemptLog(t)
+func withUnknownType(t *testing.T, l *testLog) *verify.Package {
 	p := l.pack(t, 12, 40)
 	quantum := newLog("witness.example.org/q", 7)
 	line := signer{quantum.origin, 6, quantum.key, testTime}
 	p.Checkpoint = l.checkpoint(t, 40, note.Signer(line))
 	p.PublicKeys = append(p.PublicKeys, vkey(quantum.origin, 6, quantum.public()))
-	report, err := verify.Verify(encode(t, p), trust(l))
-	if err != nil || !report.Full || len(report.NotChecked) != 1 || !strings.HasPrefix(report.NotChecked[0], quantum.origin+"+") {
+	return p
+}
+
+func TestCosignatureOfUnknownTypeIsKept(t *testing.T) {
+	l := attemptLog(t)
+	report, err := verify.Verify(encode(t, withUnknownType(t, l)), trust(l))
+	if err != nil || !report.Full || len(report.NotChecked) != 1 || !strings.HasPrefix(report.NotChecked[0], "witness.example.org/q+") {
 		t.Fatalf("got %+v, %v", report, err)
 	}
 }
@@ -258,10 +294,18 @@ func TestGoldenPackages(t *testing.T) {
 	erasures := newLog(testOrigin, 1)
 	erasures.fill(t, 3)
 	erasures.add(t, marshal(t, &leafv1.Leaf{Nonce: filled(16, 0xc0), Kind: &leafv1.Leaf_Erasure{Erasure: testErasure()}}))
+	rotations, next := newLog(testOrigin, 1), newLog(testOrigin, 2)
+	rotations.fill(t, 2)
+	rotations.add(t, rotationLeaf(t, testRotation(rotations, next)))
+	overlap := rotations.pack(t, 2, 3)
+	overlap.Checkpoint = rotations.checkpoint(t, 3, next.signer(), next.cosigner())
+	overlap.PublicKeys = append(overlap.PublicKeys, next.verifierKey())
 	for name, made := range map[string][]byte{
-		"attempt":     encode(t, attempts.pack(t, 12, 40)),
-		"dead_letter": encode(t, letters.pack(t, 0, 1)),
-		"erasure":     encode(t, erasures.pack(t, 3, 4)),
+		"attempt":      encode(t, attempts.pack(t, 12, 40)),
+		"dead_letter":  encode(t, letters.pack(t, 0, 1)),
+		"erasure":      encode(t, erasures.pack(t, 3, 4)),
+		"key_rotation": encode(t, overlap),
+		"witnessed":    encode(t, witnessed(t, attempts)),
 	} {
 		report, err := verify.Verify(made, trust(attempts))
 		if err != nil {
@@ -276,13 +320,53 @@ func TestGoldenPackages(t *testing.T) {
 	}
 }
 
+// A value that the leaf's schema gets later is described, and so must be in the published schema.
+func TestPublishedSchemaListsEveryWord(t *testing.T) {
+	data, err := os.ReadFile("../../../docs/schema/kapsel-proof-v1.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Defs map[string]struct {
+			Properties map[string]struct{ Enum []string }
+		} `json:"$defs"`
+	}
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		kind, field, prefix string
+		values              protoreflect.EnumValueDescriptors
+	}{
+		{"attempt", "outcome", "OUTCOME_", leafv1.Outcome(0).Descriptor().Values()},
+		{"attempt", "failure", "FAILURE_", leafv1.Failure(0).Descriptor().Values()},
+		{"dead_letter", "reason", "DEAD_LETTER_REASON_", leafv1.DeadLetterReason(0).Descriptor().Values()},
+	} {
+		var want []string
+		for i := range c.values.Len() {
+			if v := c.values.Get(i); v.Number() != 0 {
+				want = append(want, strings.ToLower(strings.TrimPrefix(string(v.Name()), c.prefix)))
+			}
+		}
+		if got := schema.Defs[c.kind].Properties[c.field].Enum; !slices.Equal(got, want) {
+			t.Errorf("%s of %s: the schema lists %v, and leaves have %v", c.field, c.kind, got, want)
+		}
+	}
+	kinds := (&leafv1.Leaf{}).ProtoReflect().Descriptor().Oneofs().ByName("kind").Fields()
+	for i := range kinds.Len() {
+		if name := string(kinds.Get(i).Name()); len(schema.Defs[name].Properties) == 0 {
+			t.Errorf("the schema has no %s", name)
+		}
+	}
+}
+
 // The published schema says of each kind of package that it is one, and of a package with anything more that it is not.
 func TestPublishedSchema(t *testing.T) {
 	schema, err := jsonschema.NewCompiler().Compile("../../../docs/schema/kapsel-proof-v1.schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"attempt", "dead_letter", "erasure"} {
+	for _, name := range []string{"attempt", "dead_letter", "erasure", "key_rotation", "witnessed"} {
 		data, err := os.ReadFile("testdata/" + name + ".proof.json")
 		if err != nil {
 			t.Fatal(err)

@@ -41,7 +41,7 @@ test("the single-file verifier answers in a browser, from a file and without a n
     assert.match(await answer(), /^Refused.*attempt is not what the leaf says/s);
     assert.equal(await page.locator("#result img").count(), 0);
     await page.fill("#key", "no key");
-    await page.waitForFunction("document.querySelector('#result').textContent.includes('could not be made')");
+    await page.waitForSelector("#result :text('could not be made')");
     // A file that is dropped anywhere on the page is taken.
     await page.fill("#key", key);
     const data = await page.evaluateHandle((text) => {
@@ -51,6 +51,18 @@ test("the single-file verifier answers in a browser, from a file and without a n
     }, readFileSync(proof, "utf8"));
     await page.dispatchEvent("#drop", "drop", { dataTransfer: data });
     await page.waitForSelector("#result .verdict.full");
+    await page.setInputFiles("#file", proof.replace(".proof.json", ".tlog-proof"));
+    await page.waitForSelector("#result :text('C2SP tlog-proof, version 1')");
+    assert.match(await answer(), /^Full proof.*https:\/\/shop\.example\.com\/hooks/s);
+    await page.setInputFiles("#file", proof.replace("attempt", "key_rotation"));
+    await page.waitForSelector("#result :text('new key')");
+    assert.match(await answer(), /^Full proof/);
+    // A browser whose WebCrypto has no Ed25519.
+    await page.evaluate("crypto.subtle.importKey = () => Promise.reject(new DOMException('', 'NotSupportedError'))");
+    for (const [file, verdict] of [[changed, ".refused"], [proof, ".full"]] as const) {
+      await page.setInputFiles("#file", file);
+      await page.waitForSelector(`#result .verdict${verdict}`);
+    }
     assert.deepEqual(requests, [url]);
     assert.deepEqual(errors, []);
   } finally {

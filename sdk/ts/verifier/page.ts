@@ -1,6 +1,6 @@
 // The page of the single-file verifier: a file is dropped or chosen, and checked on this machine.
 
-import { maxPackageBytes, type Report, verify } from "../src/verify/index.js";
+import { isTlogProof, maxPackageBytes, type Report, verify, verifyTlogProof } from "../src/verify/index.js";
 
 const element = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
 const drop = element("drop");
@@ -23,18 +23,18 @@ async function show(): Promise<void> {
   const keys = key.value.split(/\s+/).filter((text) => text !== "");
   let report: Report;
   try {
-    report = await verify(last.data, { trustedKeys: keys });
+    report = await (isTlogProof(last.data) ? verifyTlogProof : verify)(last.data, { trustedKeys: keys });
   } catch (error) {
     result.replaceChildren(verdict("refused", "The check could not be made", (error as Error).message));
     return;
   }
   const parts = [headline(report, last.name)];
   if (report.leaf) parts.push(section("What the record says", rows(report.leaf)));
-  if (report.package) {
+  if (report.tree) {
     parts.push(section("The log", rows({
-      log: report.package.origin,
-      leaf: `${report.package.leaf_index} of a tree of ${report.package.tree_size} leaves`,
-      root: report.package.root_hash,
+      log: report.tree.origin,
+      leaf: `${report.tree.leafIndex} of a tree of ${report.tree.size} leaves`,
+      root: report.tree.rootHash,
       ...(report.headTime ? { signed: report.headTime.toISOString().replace("T", " ").replace(".000Z", " UTC") } : {}),
     })));
   }

@@ -1,6 +1,7 @@
 // C2SP signed-note, tlog-checkpoint and tlog-cosignature.
 
 import { concat, fromBase64, Refusal, same, sha256, toBase64, utf8 } from "./bytes.js";
+import { verifyEd25519 } from "./ed25519.js";
 
 export const typeEd25519 = 0x01;
 export const typeCosignature = 0x04;
@@ -8,7 +9,8 @@ export const typeCosignature = 0x04;
 const maxNoteBytes = 256 << 10;
 const maxKeyBytes = 4 << 10;
 const maxLines = 100;
-const maxSeconds = 253402300799n; // 9999-12-31T23:59:59Z
+/** 9999-12-31T23:59:59Z, the last second that RFC 3339 can write. */
+export const maxSeconds = 253402300799n;
 
 /** A verifier key, "<name>+<8 hex of key id>+<base64(type || public key)>". */
 export interface Key {
@@ -35,35 +37,41 @@ export interface Line {
   seconds?: number;
 }
 
-export async function parseKey(text: string): Promise<Key> {
+export function parseKey(text: string): Key {
   if (utf8(text).length > maxKeyBytes) throw new Refusal(`has more than ${maxKeyBytes} bytes`);
   const match = /^([^+]+)\+([^+]*)\+([^]*)$/.exec(text);
   if (!match) throw new Refusal("is not of the form <name>+<key id>+<base64>");
   const raw = fromBase64(match[3]!);
   if (!raw || raw.length < 2) throw new Refusal("does not end in the base64 of a key");
   const key = { text, name: match[1]!, kind: raw[0]!, publicKey: raw.slice(1) };
-  const id = (await keyID(key, key.kind)).toString(16).padStart(8, "0");
-  if (`${key.name}+${id}+${toBase64(raw)}` !== text) throw new Refusal("does not have the key id of its name and key");
+  if (keyText(key.name, key.kind, key.publicKey) !== text) throw new Refusal("does not have the key id of its name and key");
   if (canVerify(key) && key.publicKey.length !== 32) throw new Refusal("does not have 32 bytes of Ed25519 key");
   return key;
 }
 
 export const canVerify = (key: Key): boolean => key.kind === typeEd25519 || key.kind === typeCosignature;
 
-export async function keyID(key: Key, kind: number): Promise<number> {
-  const digest = await sha256(utf8(key.name), Uint8Array.of(0x0a, kind), key.publicKey);
-  return new DataView(digest.buffer).getUint32(0);
+export function keyID(key: { name: string; publicKey: Uint8Array }, kind: number): number {
+  return new DataView(sha256(utf8(key.name), Uint8Array.of(0x0a, kind), key.publicKey).buffer).getUint32(0);
 }
+
+/** The only spelling of a verifier key. */
+export function keyText(name: string, kind: number, publicKey: Uint8Array): string {
+  return `${keyName(name, keyID({ name, publicKey }, kind))}+${toBase64(concat(Uint8Array.of(kind), publicKey))}`;
+}
+
+/** How a key is named in reports. */
+export const keyName = (name: string, id: number): string => `${name}+${id.toString(16).padStart(8, "0")}`;
 
 /** The verifiers of lines, by name and id. Of two keys with one id the first stays: trusted keys are given first. */
 export type Ring = Map<string, { key: Key; kind: number }>;
 
-export async function newRing(keys: Key[]): Promise<Ring> {
+export function newRing(keys: Key[]): Ring {
   const ring: Ring = new Map();
   for (const key of keys) {
     for (const kind of [typeEd25519, typeCosignature]) {
       if (key.kind !== kind && key.kind !== typeEd25519) continue;
-      const place = `${key.name}+${await keyID(key, kind)}`;
+      const place = `${key.name}+${keyID(key, kind)}`;
       if (!ring.has(place)) ring.set(place, { key, kind });
     }
   }
@@ -104,7 +112,7 @@ export async function openCheckpoint(signed: string, ring: Ring): Promise<{ head
     }
     const signature = raw.slice(4);
     if (!(await verifyLine(found.key, found.kind, utf8(text), signature))) {
-      throw new Refusal(`the signature of ${name}+${id.toString(16).padStart(8, "0")} is wrong`);
+      throw new Refusal(`the signature of ${keyName(name, id)} is wrong`);
     }
     const verified: Line = { name, id, key: found.key, kind: found.kind };
     if (found.kind === typeCosignature) {
@@ -127,8 +135,7 @@ async function verifyLine(key: Key, kind: number, text: Uint8Array, signature: U
     signed = signature.slice(8);
   }
   if (signed.length !== 64) return false;
-  const publicKey = await crypto.subtle.importKey("raw", key.publicKey, { name: "Ed25519" }, false, ["verify"]);
-  return crypto.subtle.verify({ name: "Ed25519" }, publicKey, signed, concat(message));
+  return verifyEd25519(key.publicKey, concat(message), signed);
 }
 
 function parseHead(text: string): Head {

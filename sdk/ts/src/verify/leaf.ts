@@ -1,17 +1,17 @@
 // The leaf, decoded for people: the same text as the Go verifier's DescribeLeaf, field by field.
 
-import { fromBinary, type Message } from "@bufbuild/protobuf";
+import { type DescEnum, fromBinary, type Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
-import { type Attempt, type DeadLetter, type Erasure, type Leaf, LeafSchema } from "../gen/kapsel/leaf/v1/leaf_pb.js";
+import {
+  type Attempt, type DeadLetter, DeadLetterReasonSchema, type Erasure, FailureSchema, type KeyRotation, type Leaf, LeafSchema, OutcomeSchema,
+} from "../gen/kapsel/leaf/v1/leaf_pb.js";
 import { Refusal, toHex } from "./bytes.js";
+import { openRotation } from "./rotation.js";
 
 const maxInteger = Number.MAX_SAFE_INTEGER;
-const outcomes = ["", "succeeded", "failed", "unknown"];
-const failures = ["", "dns", "connect", "tls", "timeout", "protocol", "status", "blocked_address", "worker_lost", "configuration"];
-const reasons = ["", "exhausted", "malformed_payload", "fatal_status", "destination_gone", "expired"];
 
-/** An attempt, a dead letter or an erasure, as the field "attempt" of a package has it. */
+/** An attempt, a dead letter, an erasure or a hand-over of keys, as the field "attempt" of a package has it. */
 export type Description = Record<string, string | number | boolean | number[]>;
 
 export function decodeLeaf(bytes: Uint8Array): Leaf {
@@ -33,7 +33,7 @@ function refuseUnknown(value: unknown): void {
   }
 }
 
-export function describe(leaf: Leaf): Description {
+export async function describe(leaf: Leaf): Promise<Description> {
   const nonce = bytes("nonce", leaf.nonce, 16);
   switch (leaf.kind.case) {
     case "attempt":
@@ -42,8 +42,10 @@ export function describe(leaf: Leaf): Description {
       return present(deadLetter(leaf.kind.value, nonce));
     case "erasure":
       return present(erasure(leaf.kind.value, nonce));
+    case "keyRotation":
+      return rotation(leaf.kind.value, nonce);
     default:
-      throw new Refusal("the leaf holds neither an attempt, nor a dead letter, nor an erasure");
+      throw new Refusal("the leaf holds neither an attempt, nor a dead letter, nor an erasure, nor a hand-over of keys");
   }
 }
 
@@ -69,8 +71,8 @@ function attempt(a: Attempt, nonce: string): Fields {
     received_at: time("received_at", a.receivedAt),
     started_at: a.startedAt && time("started_at", a.startedAt),
     duration_ns: a.duration && nanoseconds(a.duration),
-    outcome: word("outcome", outcomes, a.outcome),
-    failure: a.failure === 0 ? undefined : word("failure", failures, a.failure),
+    outcome: word("outcome", OutcomeSchema, a.outcome),
+    failure: a.failure === 0 ? undefined : word("failure", FailureSchema, a.failure),
     status_code: a.statusCode === 0 ? undefined : status(a.statusCode),
     request_headers_sha256: optionalHash("request_headers_sha256", a.requestHeadersSha256),
     response_sha256: optionalHash("response_sha256", a.responseSha256),
@@ -91,7 +93,7 @@ function deadLetter(d: DeadLetter, nonce: string): Fields {
     tenant_id: id("tnt", d.tenantId),
     endpoint_id: id("ep", d.endpointId),
     destination_id: d.destinationId.length > 0 ? id("dst", d.destinationId) : undefined,
-    reason: word("reason", reasons, d.reason),
+    reason: word("reason", DeadLetterReasonSchema, d.reason),
     attempts: d.attempts,
     payload_sha256: bytes("payload_sha256", d.payloadSha256, 32),
     payload_bytes: integer("payload_bytes", d.payloadBytes),
@@ -115,6 +117,21 @@ function erasure(e: Erasure, nonce: string): Fields {
     erased_at: time("erased_at", e.erasedAt),
     reason_sha256: optionalHash("reason_sha256", e.reasonSha256),
     node_id: id("nod", e.nodeId),
+    nonce,
+  };
+}
+
+async function rotation(m: KeyRotation, nonce: string): Promise<Description> {
+  const r = await openRotation(m);
+  return {
+    kind: "key_rotation",
+    origin: r.origin,
+    old_key: r.oldKey,
+    new_key: r.newKey,
+    rotated_at: time("rotated_at", m.rotatedAt),
+    old_key_retires_at: time("old_key_retires_at", m.oldKeyRetiresAt),
+    old_signature: toHex(m.oldSignature),
+    new_signature: toHex(m.newSignature),
     nonce,
   };
 }
@@ -148,10 +165,11 @@ function status(value: number): number {
   return value;
 }
 
-function word(name: string, words: string[], value: number): string {
-  const found = words[value];
-  if (!found) throw new Refusal(`the leaf's ${name} is ${value}, which this version does not know`);
-  return found;
+/** Spells an enum's value, such as "worker_lost". */
+function word(name: string, schema: DescEnum, value: number): string {
+  const found = schema.value[value];
+  if (!found || value === 0) throw new Refusal(`the leaf's ${name} is ${value}, which this version does not know`);
+  return found.localName.toLowerCase();
 }
 
 function time(name: string, value: Timestamp | undefined): string {
