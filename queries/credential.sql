@@ -1,4 +1,4 @@
--- What a destination wants of whoever delivers to it: the key of a client certificate, a client secret. Sealed.
+-- What a destination wants of whoever delivers to it: the key of a client certificate, a client secret, values of headers. Sealed.
 
 -- name: PutDestinationCredential :exec
 -- A new value has a new id: it is what the ciphertext is bound to.
@@ -9,3 +9,14 @@ on conflict (tenant_id, destination_id, kind)
 
 -- name: RemoveDestinationCredential :exec
 delete from destination_credentials where tenant_id = @tenant_id and destination_id = @destination_id and kind = @kind;
+
+-- name: DestinationCredential :one
+select credential_id, ciphertext from destination_credentials
+where tenant_id = @tenant_id and destination_id = @destination_id and kind = @kind;
+
+-- name: OldNodes :one
+-- Whether a node, whatever its roles, honours less than this. A handful of rows, for changes of destinations that ask for it.
+select exists (
+  select from nodes where features < @features::integer
+    and heartbeat_at >= now() - make_interval(secs => @gone_after_seconds::float8)
+);

@@ -98,7 +98,7 @@ where q.due_at > now() and q.due_at <= now() + make_interval(secs => @lease_seco
 -- name: Heartbeat :one
 -- Returns how many nodes are alive, and how many of them take webhooks in and deliver, the one that beats included.
 with beat as (
-  insert into nodes (node_id, name, version, roles) values (@node_id, @name, @version, @roles)
+  insert into nodes (node_id, name, version, roles, features) values (@node_id, @name, @version, @roles, @features)
   on conflict (node_id) do update set heartbeat_at = now()
 )
 select (1 + count(*))::bigint as alive,

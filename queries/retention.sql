@@ -53,3 +53,7 @@ delete from redeliveries r where r.ctid = any(array(
 -- name: DeleteClosed :one
 -- Dead letters and cancellations whose attempts went with their days. Indexes dead_letters_time and cancellations_time.
 select kapsel_delete_closed(@tenant_id::uuid, @max_rows::integer)::integer as deleted;
+
+-- name: DeleteAudit :one
+-- Audit entries of before the ledger. Primary key.
+select kapsel_delete_audit(@tenant_id::uuid, @max_rows::integer)::integer as deleted;

@@ -72,15 +72,6 @@ func TestLogIsPublicAndLeavesAreNot(t *testing.T) {
 	wantReason(t, err, connect.CodePermissionDenied, "SCOPE_MISSING")
 }
 
-func TestRPCsThatAreNotThereYetSaySo(t *testing.T) {
-	r := newRig(t)
-	a := r.tenant()
-	_, err := a.tenants.GetUsage(t.Context(), &kapselv1.GetUsageRequest{})
-	wantReason(t, err, connect.CodeUnimplemented, "NOT_IMPLEMENTED")
-	_, err = a.tenants.CreateTenant(t.Context(), &kapselv1.CreateTenantRequest{})
-	wantReason(t, err, connect.CodePermissionDenied, "SCOPE_MISSING") // before it is known that there is none
-}
-
 // The comment of each rpc, or of its service, names the scope. This table is that of the comments, and fails for an rpc
 // that was added without a decision.
 func TestEachRPCAsksForAScope(t *testing.T) {

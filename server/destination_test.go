@@ -68,6 +68,9 @@ func TestDestinationKeepsItsSettings(t *testing.T) {
 		ForwardedHeaders: []string{"X-Request-Id"},
 	}
 	d := r.destination(a, given)
+	for _, h := range given.Headers {
+		h.Value = "" // never shown
+	}
 	ignore := protocmp.IgnoreFields(&kapselv1.Destination{}, "id", "secrets", "public_keys", "create_time", "update_time", "etag")
 	if diff := cmp.Diff(given, d, protocmp.Transform(), ignore); diff != "" {
 		t.Error(diff)

@@ -39,7 +39,7 @@ func (s *destinationService) UpdateDestination(ctx context.Context, request *kap
 		if err := s.changeScheme(ctx, tx, present, before, settings); err != nil {
 			return err
 		}
-		if err := s.storeCredentials(ctx, tx, present.TenantID, present.DestinationID, settings.credentials); err != nil {
+		if err := s.storeOutbound(ctx, tx, present, settings, present.Headers); err != nil {
 			return err
 		}
 		row, err := settings.row()

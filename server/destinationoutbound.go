@@ -12,10 +12,14 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/store"
 )
+
+// nodeGone is after how long without a heartbeat a node is not asked about any more, some more than it takes to be dead.
+const nodeGone = 10 * time.Second
 
 // credentialChange is what becomes of a destination's credentials of one kind.
 type credentialChange struct {
@@ -112,7 +116,28 @@ func (s *destinationService) takeClientCredentials(d, before *kapselv1.Destinati
 	return change, nil
 }
 
-// storeCredentials carries changes out, in the transaction that stores the rest.
+// storeOutbound stores what a destination asks for beyond a plain request and may not be shown, in the transaction that stores
+// the rest. headers is the column of that name as it was, nil: there was none.
+func (s *destinationService) storeOutbound(ctx context.Context, tx pgx.Tx, row store.Destination, d destinationSettings, headers []byte) error {
+	if d.ClientTls != nil || d.ClientCredentials != nil || len(d.Headers) > 0 {
+		old, err := s.DB.OldNodes(ctx, tx, delivery.Features, nodeGone.Seconds())
+		if err != nil {
+			return fmt.Errorf("look for old nodes: %w", err)
+		}
+		if old {
+			r := refuse(kapselv1.ErrorReason_ERROR_REASON_UPGRADE_UNDER_WAY,
+				"a node of an earlier version is running, which would leave out what headers, client_tls and client_credentials ask for: upgrade it, then try again")
+			r.retry = nodeGone
+			return r
+		}
+	}
+	if err := s.storeCredentials(ctx, tx, row.TenantID, row.DestinationID, d.credentials); err != nil {
+		return err
+	}
+	return s.storeHeaders(ctx, tx, row, d.Headers, headers)
+}
+
+// storeCredentials carries changes out.
 func (s *destinationService) storeCredentials(ctx context.Context, tx pgx.Tx, tenantID, destinationID uuid.UUID, changes []credentialChange) error {
 	for _, change := range changes {
 		if change.value == "" {
@@ -122,18 +147,21 @@ func (s *destinationService) storeCredentials(ctx context.Context, tx pgx.Tx, te
 			}
 			continue
 		}
-		sealed, err := s.seal(tenantID, change.value, route.CredentialPurpose(change.kind))
-		if err != nil {
-			return err
-		}
-		err = s.DB.PutDestinationCredential(ctx, tx, store.PutDestinationCredentialParams{
-			TenantID: tenantID, DestinationID: destinationID, Kind: change.kind, CredentialID: sealed.id, Ciphertext: sealed.ciphertext,
-		})
-		if err != nil {
+		if err := s.putCredential(ctx, tx, tenantID, destinationID, change.kind, change.value); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *destinationService) putCredential(ctx context.Context, tx pgx.Tx, tenantID, destinationID uuid.UUID, kind, value string) error {
+	sealed, err := s.seal(tenantID, value, route.CredentialPurpose(kind))
+	if err != nil {
+		return err
+	}
+	return s.DB.PutDestinationCredential(ctx, tx, store.PutDestinationCredentialParams{
+		TenantID: tenantID, DestinationID: destinationID, Kind: kind, CredentialID: sealed.id, Ciphertext: sealed.ciphertext,
+	})
 }
 
 // describeOutbound decodes the public part of what is stored.

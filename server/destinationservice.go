@@ -69,7 +69,7 @@ func (s *destinationService) CreateDestination(ctx context.Context, request *kap
 		if err := s.addDestinationSecret(ctx, tx, tenantID, row.DestinationID, value); err != nil {
 			return err
 		}
-		if err := s.storeCredentials(ctx, tx, tenantID, row.DestinationID, settings.credentials); err != nil {
+		if err := s.storeOutbound(ctx, tx, created, settings, nil); err != nil {
 			return err
 		}
 		if response.Destination, err = s.describeOne(ctx, tx, created); err != nil {

@@ -15,6 +15,7 @@ import (
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/filter"
 	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -96,12 +97,6 @@ func reservedHeader(name string) bool {
 	return strings.HasPrefix(name, "kapsel-")
 }
 
-// storedHeader is an element of the column headers.
-type storedHeader struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
 // row is what is stored, without its ids.
 func (d destinationSettings) row() (store.CreateDestinationParams, error) {
 	row := store.CreateDestinationParams{
@@ -114,9 +109,9 @@ func (d destinationSettings) row() (store.CreateDestinationParams, error) {
 	if row.ForwardedHeaders == nil {
 		row.ForwardedHeaders = []string{}
 	}
-	headers := make([]storedHeader, len(d.Headers))
+	headers := make([]route.StaticHeader, len(d.Headers))
 	for i, h := range d.Headers {
-		headers[i] = storedHeader{h.Name, h.Value}
+		headers[i] = route.StaticHeader{Name: h.Name, Sealed: true} // see storeHeaders
 	}
 	var err error
 	if row.Headers, err = json.Marshal(headers); err != nil {
@@ -166,12 +161,12 @@ func describeDestination(row store.Destination) (*kapselv1.Destination, error) {
 	if row.RatePerSecond != nil {
 		d.RatePerSecond = *row.RatePerSecond
 	}
-	var headers []storedHeader
-	if err := json.Unmarshal(row.Headers, &headers); err != nil {
+	headers, err := route.ReadHeaders(row.Headers)
+	if err != nil {
 		return nil, err
 	}
-	for _, h := range headers {
-		d.Headers = append(d.Headers, &kapselv1.Header{Name: h.Name, Value: h.Value})
+	for _, h := range headers { // whatever stands there: values are never shown
+		d.Headers = append(d.Headers, &kapselv1.Header{Name: h.Name})
 	}
 	columns := []column{{row.Filter, d.Filter}, {row.Signing, d.Signing}, {row.RetryPolicy, d.RetryPolicy}}
 	if row.Ordering != nil {

@@ -187,9 +187,17 @@ func (a *api) rpcError(ctx context.Context, procedure string, err error) *connec
 	case errors.As(err, &own) && !own.IsRemote() && !errors.Is(err, errNoMemory):
 		return addReason(own) // of the transport: what it wraps came from the caller's connection, not from the database
 	case refused != nil:
+		setRetryAfter(ctx, refused.retry)
 		return refused.rpcError()
 	}
 	return a.internalError(ctx, procedure, err)
+}
+
+// setRetryAfter tells clients and proxies that know HTTP alone what RetryInfo says. A stream that has begun has its headers already.
+func setRetryAfter(ctx context.Context, wait time.Duration) {
+	if call, ok := connect.CallInfoForServerContext(ctx); ok && wait > 0 {
+		call.ResponseHeader().Set("Retry-After", wholeSeconds(wait))
+	}
 }
 
 // addReason completes errors that Connect and the generated code make themselves.

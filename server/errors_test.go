@@ -64,3 +64,7 @@ func TestBrokenCallIsNotBlamedOnTheDatabase(t *testing.T) {
 	}
 	wantReason(t, a.rpcError(t.Context(), "/kapsel.v1.X/Y", fmt.Errorf("read events: %w", io.ErrUnexpectedEOF)), connect.CodeUnavailable, "STORE_UNAVAILABLE")
 }
+
+func TestUnimplementedHasAReason(t *testing.T) {
+	wantReason(t, addReason(connect.NewError(connect.CodeUnimplemented, "not built")), connect.CodeUnimplemented, "NOT_IMPLEMENTED")
+}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net/http"
@@ -324,5 +325,33 @@ func TestTenantFarOverItsLimitKeepsNobodyElseOut(t *testing.T) {
 	time.Sleep(time.Second)
 	if a := r.postSigned(flooded, floodSecret, "late", []byte("{}"), true); a.status != http.StatusAccepted {
 		t.Errorf("after Retry-After: %d %s", a.status, a.Code)
+	}
+}
+
+// Proxies and clients that know HTTP alone are told too, whichever protocol the call came by.
+func TestRefusedCallsHaveRetryAfter(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	e, _ := r.endpoint(a, &kapselv1.Endpoint{})
+	r.limitTenant(a, "ingest_per_day = 1")
+	if _, err := a.ingest.Ingest(t.Context(), &kapselv1.IngestRequest{EndpointId: e.Id}); err != nil {
+		t.Fatal(err)
+	}
+	message := must(proto.Marshal(&kapselv1.IngestRequest{EndpointId: e.Id, Payload: []byte("1")}))(t)
+	framed := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
+	for contentType, body := range map[string][]byte{
+		"application/json":           fmt.Appendf(nil, `{"endpointId":%q}`, e.Id),
+		"application/proto":          message,
+		"application/grpc-web+proto": framed,
+	} {
+		request := must(http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+"/kapsel.v1.IngestService/Ingest", bytes.NewReader(body)))(t)
+		request.Header.Set("Content-Type", contentType)
+		request.Header.Set("Authorization", "Bearer "+a.key)
+		response := must(r.client.Do(request))(t)
+		answer, _ := io.ReadAll(response.Body)
+		response.Body.Close()
+		if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err != nil || seconds < 1 || seconds > 86400 {
+			t.Errorf("%s: %d with Retry-After %q: %s", contentType, response.StatusCode, response.Header.Get("Retry-After"), answer)
+		}
 	}
 }

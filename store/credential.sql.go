@@ -11,6 +11,38 @@ import (
 	"github.com/google/uuid"
 )
 
+const destinationCredential = `-- name: DestinationCredential :one
+select credential_id, ciphertext from destination_credentials
+where tenant_id = $1 and destination_id = $2 and kind = $3
+`
+
+type DestinationCredentialRow struct {
+	CredentialID uuid.UUID
+	Ciphertext   []byte
+}
+
+func (q *Queries) DestinationCredential(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationID uuid.UUID, kind string) (DestinationCredentialRow, error) {
+	row := db.QueryRow(ctx, destinationCredential, tenantID, destinationID, kind)
+	var i DestinationCredentialRow
+	err := row.Scan(&i.CredentialID, &i.Ciphertext)
+	return i, err
+}
+
+const oldNodes = `-- name: OldNodes :one
+select exists (
+  select from nodes where features < $1::integer
+    and heartbeat_at >= now() - make_interval(secs => $2::float8)
+)
+`
+
+// Whether a node, whatever its roles, honours less than this. A handful of rows, for changes of destinations that ask for it.
+func (q *Queries) OldNodes(ctx context.Context, db DBTX, features int32, goneAfterSeconds float64) (bool, error) {
+	row := db.QueryRow(ctx, oldNodes, features, goneAfterSeconds)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const putDestinationCredential = `-- name: PutDestinationCredential :exec
 
 insert into destination_credentials (tenant_id, destination_id, kind, credential_id, ciphertext)
@@ -27,7 +59,7 @@ type PutDestinationCredentialParams struct {
 	Ciphertext    []byte
 }
 
-// What a destination wants of whoever delivers to it: the key of a client certificate, a client secret. Sealed.
+// What a destination wants of whoever delivers to it: the key of a client certificate, a client secret, values of headers. Sealed.
 // A new value has a new id: it is what the ciphertext is bound to.
 func (q *Queries) PutDestinationCredential(ctx context.Context, db DBTX, arg PutDestinationCredentialParams) error {
 	_, err := db.Exec(ctx, putDestinationCredential,

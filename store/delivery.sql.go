@@ -208,7 +208,7 @@ func (q *Queries) ExpireLeasesOfDeadNodes(ctx context.Context, db DBTX, leaseSec
 
 const heartbeat = `-- name: Heartbeat :one
 with beat as (
-  insert into nodes (node_id, name, version, roles) values ($2, $4, $5, $1)
+  insert into nodes (node_id, name, version, roles, features) values ($2, $4, $5, $1, $6)
   on conflict (node_id) do update set heartbeat_at = now()
 )
 select (1 + count(*))::bigint as alive,
@@ -224,6 +224,7 @@ type HeartbeatParams struct {
 	DeadAfterSeconds float64
 	Name             string
 	Version          string
+	Features         int32
 }
 
 type HeartbeatRow struct {
@@ -240,6 +241,7 @@ func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) (
 		arg.DeadAfterSeconds,
 		arg.Name,
 		arg.Version,
+		arg.Features,
 	)
 	var i HeartbeatRow
 	err := row.Scan(&i.Alive, &i.Ingesting, &i.Delivering)

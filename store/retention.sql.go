@@ -65,6 +65,18 @@ func (q *Queries) DatabaseTime(ctx context.Context, db DBTX) (time.Time, error) 
 	return column_1, err
 }
 
+const deleteAudit = `-- name: DeleteAudit :one
+select kapsel_delete_audit($1::uuid, $2::integer)::integer as deleted
+`
+
+// Audit entries of before the ledger. Primary key.
+func (q *Queries) DeleteAudit(ctx context.Context, db DBTX, tenantID uuid.UUID, maxRows int32) (int32, error) {
+	row := db.QueryRow(ctx, deleteAudit, tenantID, maxRows)
+	var deleted int32
+	err := row.Scan(&deleted)
+	return deleted, err
+}
+
 const deleteClosed = `-- name: DeleteClosed :one
 select kapsel_delete_closed($1::uuid, $2::integer)::integer as deleted
 `

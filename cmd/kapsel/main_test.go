@@ -67,7 +67,7 @@ func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
 		{[]string{"replay", "--all", "--url", "http://127.0.0.1:1", "--api-key", "x"}, 1, "replay dead letters"},
 		{[]string{"deadletters", "--failure", "rain"}, 2, "there is no \"rain\""},
 		{[]string{"deadletters", "--limit", "0"}, 2, "--limit"},
-		{[]string{"proof", "evt_1"}, 2, "neither an attempt's id"},
+		{[]string{"proof", "evt_1"}, 2, "neither the id of an attempt"},
 		{[]string{"verify", "/does/not/exist"}, 2, "no such file"},
 		{[]string{"verify", empty}, 1, "refused"},
 		{[]string{"verify", empty, "--key", "no key"}, 2, "key"},

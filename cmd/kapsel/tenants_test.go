@@ -110,6 +110,7 @@ func asAnother(t *testing.T, endpointID, eventID, attemptID, tenantID, keyID str
 		"kapsel deadletters":      {"deadletters", "--endpoint", endpointID},
 		"kapsel replay":           {"replay", "--endpoint", endpointID, "--dry-run"},
 		"kapsel proof":            {"proof", attemptID, "-o", file},
+		"kapsel export":           {"export", "--endpoint", endpointID, "-o", "-"},
 		"kapsel keys create":      {"keys", "create", "--tenant", tenantID},
 		"kapsel keys list":        {"keys", "list", "--tenant", tenantID},
 		"kapsel keys revoke":      {"keys", "revoke", keyID},
@@ -122,7 +123,7 @@ func asAnother(t *testing.T, endpointID, eventID, attemptID, tenantID, keyID str
 }
 
 // notAnothers are commands that take an API key and name nothing that a tenant has.
-var notAnothers = []string{"kapsel send", "kapsel bench", "kapsel seal"}
+var notAnothers = []string{"kapsel send", "kapsel bench", "kapsel seal", "kapsel audit", "kapsel monitor"}
 
 // Each command, with the key of one tenant and ids of another, must say what it says of ids of nothing.
 func TestNoCommandReachesAnotherTenant(t *testing.T) {

@@ -72,7 +72,7 @@ func (m *membership) beat(ctx context.Context) error {
 	}
 	alive, err := m.db.Heartbeat(ctx, m.db.Engine(), store.HeartbeatParams{
 		NodeID: m.nodeID, Name: m.name, Version: m.version, Roles: roles,
-		DeadAfterSeconds: deadAfter.Seconds(),
+		Features: delivery.Features, DeadAfterSeconds: deadAfter.Seconds(),
 	})
 	if err != nil {
 		return err

@@ -172,10 +172,14 @@ func (k *Keeper) enforceLedger(ctx context.Context, now time.Time) error {
 		k.log.Info("let go of a day of the ledger", "day", date.Time.Format(time.DateOnly))
 	}
 	return k.eachTenant(ctx, func(tenant uuid.UUID) error {
-		return k.deleteAll(ctx, "dead letters and cancellations", func() (int64, error) {
+		err := k.deleteAll(ctx, "dead letters and cancellations", func() (int64, error) {
 			n, err := k.db.DeleteClosed(ctx, k.db.Engine(), tenant, maxRows)
 			return int64(n), err
 		})
+		return errors.Join(err, k.deleteAll(ctx, "audit entries", func() (int64, error) {
+			n, err := k.db.DeleteAudit(ctx, k.db.Engine(), tenant, maxRows)
+			return int64(n), err
+		}))
 	})
 }
 

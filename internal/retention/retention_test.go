@@ -285,3 +285,37 @@ func TestLedgerGoesByWholeSealedDays(t *testing.T) {
 		t.Error("the first leaf that is kept was removed by hand, and fsck does not see it")
 	}
 }
+
+// Until its day leaves the ledger, nobody removes an entry.
+func TestAuditLogIsKeptForAsLongAsTheLedger(t *testing.T) {
+	r := newRig(t)
+	tenant := r.tenant(0)
+	for _, age := range []int{100, 62, 58, 1, 0} {
+		r.exec(`insert into audit_entries (tenant_id, entry_id, created_at, actor, action, resource_id, detail, source_address)
+			values ($1, (left(kapsel_uuid_floor(now() - make_interval(days => $2))::text, 19) || right(gen_random_uuid()::text, 17))::uuid,
+				now() - make_interval(days => $2), 'system', 'Test', '', $2::text, '')`, tenant, age)
+	}
+	left := func() (details string) {
+		r.scan(&details, `select string_agg(detail, ' ' order by created_at) from audit_entries`)
+		return details
+	}
+	for _, statement := range []string{`delete from audit_entries`, `delete from audit_entries where detail = '100'`} {
+		if _, err := r.owner.Exec(t.Context(), statement); err == nil || !strings.Contains(err.Error(), "append-only") {
+			t.Errorf("%s: %v", statement, err)
+		}
+	}
+	keeper := New(r.db, DefaultPayloads, 200*day, slog.New(slog.DiscardHandler))
+	if err := keeper.Enforce(t.Context(), r.now); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); got != "100 62 58 1 0" {
+		t.Errorf("with a ledger of 200 days: %s", got)
+	}
+	keeper = New(r.db, DefaultPayloads, 60*day, slog.New(slog.DiscardHandler))
+	if err := keeper.Enforce(t.Context(), r.now); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); got != "58 1 0" {
+		t.Errorf("with a ledger of 60 days: %s", got)
+	}
+}

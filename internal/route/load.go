@@ -2,7 +2,6 @@ package route
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -238,8 +237,7 @@ func SignatureConfig(v *kapselv1.Verification) signature.Config {
 func compileDestination(row store.RouteDestinationsRow, secrets [][]byte, last *Destination) (*Destination, error) {
 	var retry kapselv1.RetryPolicy
 	var ordering kapselv1.Ordering
-	var headers []struct{ Name, Value string }
-	if err := errors.Join(decode(row.RetryPolicy, &retry), json.Unmarshal(row.Headers, &headers)); err != nil {
+	if err := decode(row.RetryPolicy, &retry); err != nil {
 		return nil, err
 	}
 	if row.Ordering != nil {
@@ -260,7 +258,6 @@ func compileDestination(row store.RouteDestinationsRow, secrets [][]byte, last *
 		URL:    row.URL,
 		Active: row.State == "enabled" && row.TenantState == tenantActive,
 		Signer: signer, SignatureHeaders: names,
-		Headers:        make(http.Header, len(headers)),
 		ForwardAll:     slices.Contains(row.ForwardedHeaders, "*"),
 		ConnectTimeout: time.Duration(row.ConnectTimeoutMs) * time.Millisecond,
 		Timeout:        time.Duration(row.TimeoutMs) * time.Millisecond,
@@ -272,9 +269,6 @@ func compileDestination(row store.RouteDestinationsRow, secrets [][]byte, last *
 	}
 	if row.RatePerSecond != nil {
 		destination.RatePerSecond = int(*row.RatePerSecond)
-	}
-	for _, h := range headers {
-		destination.Headers.Add(h.Name, h.Value)
 	}
 	for _, name := range row.ForwardedHeaders {
 		destination.Forwarded = append(destination.Forwarded, http.CanonicalHeaderKey(name))

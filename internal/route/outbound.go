@@ -23,6 +23,7 @@ import (
 const (
 	ClientKeyKind    = "tls_key"
 	ClientSecretKind = "client_secret"
+	HeadersKind      = "headers"
 )
 
 // CredentialPurpose binds the ciphertext of a credential to what it is for.
@@ -31,7 +32,7 @@ func CredentialPurpose(kind string) string { return "destination_" + kind }
 // maxChain bounds the certificates of a chain, and the authorities that are trusted.
 const maxChain = 100
 
-var errUnreadableCredential = errors.New("a credential cannot be decrypted: restore the keyset that it was encrypted with, or set client_tls and client_credentials anew")
+var errUnreadableCredential = errors.New("a credential cannot be decrypted: restore the keyset that it was encrypted with, or set headers, client_tls and client_credentials anew")
 
 // ClientTLS is how a destination wants TLS to be spoken.
 type ClientTLS struct {
@@ -169,6 +170,11 @@ func compileOutbound(d *Destination, row store.RouteDestinationsRow, opened map[
 			return errUnreadableCredential
 		}
 	}
+	headers, err := compileHeaders(row.Headers, opened[HeadersKind])
+	if err != nil {
+		return err
+	}
+	d.Headers = headers
 	if row.ClientTls == nil && row.ClientCredentials == nil {
 		return nil
 	}

@@ -336,7 +336,9 @@ type Destination struct {
 	// Largest number of attempts a second over all nodes, at most 100000. 0: no limit.
 	RatePerSecond int32 `protobuf:"varint,14,opt,name=rate_per_second,json=ratePerSecond,proto3" json:"rate_per_second,omitempty"`
 	// Headers to add to each request, at most 50. They may not be those that Kapsel or HTTP sets itself (Host,
-	// Content-Length, the signature's, Kapsel-…). Values are readable by anyone with scope READ: no secrets.
+	// Content-Length, the signature's, Kapsel-…). Values are stored encrypted and never shown again: answers have names with
+	// empty values. In an update an empty value keeps the one that the header of that name has (the first of it that of the
+	// first, and so on), so what was read can be written back.
 	Headers []*Header `protobuf:"bytes,15,rep,name=headers,proto3" json:"headers,omitempty"`
 	// Names of the webhook's own headers to pass on, at most 50; "*" passes all but those of the connection and
 	// credentials (Authorization, Cookie). Content-Type is always passed on.

@@ -94,6 +94,9 @@ const (
 	ErrorReason_ERROR_REASON_REPORT_TOO_LATE ErrorReason = 47
 	// FAILED_PRECONDITION: the tenant is being deleted, which cannot be undone.
 	ErrorReason_ERROR_REASON_TENANT_DELETING ErrorReason = 55
+	// FAILED_PRECONDITION: a node of an earlier version is running, which would deliver without what the destination asks for.
+	// Upgrade all nodes first.
+	ErrorReason_ERROR_REASON_UPGRADE_UNDER_WAY ErrorReason = 56
 	// INVALID_ARGUMENT: the URL names, or resolves to, an address that is not allowed. An operator can allow a range.
 	ErrorReason_ERROR_REASON_ADDRESS_BLOCKED ErrorReason = 60
 	// INVALID_ARGUMENT: no verification preset has that name. The message lists those that exist.
@@ -163,6 +166,7 @@ var (
 		46:  "ERROR_REASON_REPLAY_ENDED",
 		47:  "ERROR_REASON_REPORT_TOO_LATE",
 		55:  "ERROR_REASON_TENANT_DELETING",
+		56:  "ERROR_REASON_UPGRADE_UNDER_WAY",
 		60:  "ERROR_REASON_ADDRESS_BLOCKED",
 		61:  "ERROR_REASON_UNKNOWN_PRESET",
 		62:  "ERROR_REASON_INVALID_SECRET",
@@ -213,6 +217,7 @@ var (
 		"ERROR_REASON_REPLAY_ENDED":             46,
 		"ERROR_REASON_REPORT_TOO_LATE":          47,
 		"ERROR_REASON_TENANT_DELETING":          55,
+		"ERROR_REASON_UPGRADE_UNDER_WAY":        56,
 		"ERROR_REASON_ADDRESS_BLOCKED":          60,
 		"ERROR_REASON_UNKNOWN_PRESET":           61,
 		"ERROR_REASON_INVALID_SECRET":           62,
@@ -263,7 +268,7 @@ var File_kapsel_v1_error_proto protoreflect.FileDescriptor
 
 const file_kapsel_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\x82\r\n" +
+	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\xa6\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1e\n" +
@@ -297,7 +302,8 @@ const file_kapsel_v1_error_proto_rawDesc = "" +
 	"$ERROR_REASON_DESTINATION_NOT_ENABLED\x10-\x12\x1d\n" +
 	"\x19ERROR_REASON_REPLAY_ENDED\x10.\x12 \n" +
 	"\x1cERROR_REASON_REPORT_TOO_LATE\x10/\x12 \n" +
-	"\x1cERROR_REASON_TENANT_DELETING\x107\x12 \n" +
+	"\x1cERROR_REASON_TENANT_DELETING\x107\x12\"\n" +
+	"\x1eERROR_REASON_UPGRADE_UNDER_WAY\x108\x12 \n" +
 	"\x1cERROR_REASON_ADDRESS_BLOCKED\x10<\x12\x1f\n" +
 	"\x1bERROR_REASON_UNKNOWN_PRESET\x10=\x12\x1f\n" +
 	"\x1bERROR_REASON_INVALID_SECRET\x10>\x12#\n" +

@@ -157,7 +157,8 @@ type TenantServiceClient interface {
 	// Errors: NOT_FOUND (API_KEY_NOT_FOUND).
 	RevokeApiKey(context.Context, *v1.RevokeApiKeyRequest) (*v1.RevokeApiKeyResponse, error)
 	// ListAuditEntries lists every change to a tenant's resources, the newest first: who, what, when, from where. What the
-	// server does by itself, such as disabling a destination, is in it too. Scope ADMIN.
+	// server does by itself, such as disabling a destination, is in it too. Entries are kept for as long as the ledger.
+	// Scope ADMIN.
 	ListAuditEntries(context.Context, *v1.ListAuditEntriesRequest) (*v1.ListAuditEntriesResponse, error)
 }
 
@@ -199,7 +200,8 @@ type TenantServiceHandler interface {
 	// Errors: NOT_FOUND (API_KEY_NOT_FOUND).
 	RevokeApiKey(context.Context, *v1.RevokeApiKeyRequest) (*v1.RevokeApiKeyResponse, error)
 	// ListAuditEntries lists every change to a tenant's resources, the newest first: who, what, when, from where. What the
-	// server does by itself, such as disabling a destination, is in it too. Scope ADMIN.
+	// server does by itself, such as disabling a destination, is in it too. Entries are kept for as long as the ledger.
+	// Scope ADMIN.
 	ListAuditEntries(context.Context, *v1.ListAuditEntriesRequest) (*v1.ListAuditEntriesResponse, error)
 }
 

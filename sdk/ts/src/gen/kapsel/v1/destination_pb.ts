@@ -125,7 +125,9 @@ export type Destination = Message<"kapsel.v1.Destination"> & {
 
   /**
    * Headers to add to each request, at most 50. They may not be those that Kapsel or HTTP sets itself (Host,
-   * Content-Length, the signature's, Kapsel-…). Values are readable by anyone with scope READ: no secrets.
+   * Content-Length, the signature's, Kapsel-…). Values are stored encrypted and never shown again: answers have names with
+   * empty values. In an update an empty value keeps the one that the header of that name has (the first of it that of the
+   * first, and so on), so what was read can be written back.
    *
    * @generated from field: repeated kapsel.v1.Header headers = 15;
    */

@@ -1141,7 +1141,8 @@ export const TenantService: GenService<{
   },
   /**
    * ListAuditEntries lists every change to a tenant's resources, the newest first: who, what, when, from where. What the
-   * server does by itself, such as disabling a destination, is in it too. Scope ADMIN.
+   * server does by itself, such as disabling a destination, is in it too. Entries are kept for as long as the ledger.
+   * Scope ADMIN.
    *
    * @generated from rpc kapsel.v1.TenantService.ListAuditEntries
    */
