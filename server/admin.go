@@ -27,7 +27,7 @@ const adminStop = time.Second
 
 // OpenAdmin listens on address. Handlers are mounted by their paths, "/metrics" for one. With public, address may be one that
 // other machines reach.
-func OpenAdmin(address string, public bool, ready func() error, handlers map[string]http.Handler, errorLog *log.Logger) (*Admin, error) {
+func OpenAdmin(address string, public bool, ready, concern func() error, handlers map[string]http.Handler, errorLog *log.Logger) (*Admin, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
@@ -47,6 +47,10 @@ func OpenAdmin(address string, public bool, ready func() error, handlers map[str
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := ready(); err != nil { // in full: who asks here runs the node
 			writeText(w, http.StatusServiceUnavailable, err.Error()+"\n")
+			return
+		}
+		if err := concern(); err != nil {
+			writeText(w, http.StatusOK, "ready, and an operator must look: "+err.Error()+"\n")
 			return
 		}
 		writeText(w, http.StatusOK, "ready\n")

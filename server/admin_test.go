@@ -13,9 +13,9 @@ import (
 )
 
 func TestAdminListenerServesProfilesHealthAndWhatIsMounted(t *testing.T) {
-	var ready error
+	var ready, concern error
 	mounted := map[string]http.Handler{"/metrics": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "up 1\n") })}
-	admin := must(OpenAdmin("127.0.0.1:0", false, func() error { return ready }, mounted, log.New(io.Discard, "", 0)))(t)
+	admin := must(OpenAdmin("127.0.0.1:0", false, func() error { return ready }, func() error { return concern }, mounted, log.New(io.Discard, "", 0)))(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { admin.Run(ctx) })
@@ -43,6 +43,10 @@ func TestAdminListenerServesProfilesHealthAndWhatIsMounted(t *testing.T) {
 	if status, _ := get("/livez", "localhost:80"); status != http.StatusOK {
 		t.Errorf("localhost got %d", status)
 	}
+	concern = errors.New("the log is not sealed")
+	if status, body := get("/readyz", ""); status != http.StatusOK || !strings.Contains(body, "ready, and an operator must look: the log is not sealed") {
+		t.Errorf("with a concern: %d %q", status, body)
+	}
 	ready = errors.New("the database is away")
 	if status, body := get("/readyz", ""); status != http.StatusServiceUnavailable || !strings.Contains(body, "the database is away") {
 		t.Errorf("not ready: %d %q", status, body)
@@ -51,14 +55,14 @@ func TestAdminListenerServesProfilesHealthAndWhatIsMounted(t *testing.T) {
 
 func TestAdminListenerRefusesToBeReachedByOthers(t *testing.T) {
 	for _, address := range []string{"0.0.0.0:0", ":0", "[::]:0"} {
-		if admin, err := OpenAdmin(address, false, nil, nil, nil); !errors.Is(err, ErrNotLoopback) {
+		if admin, err := OpenAdmin(address, false, nil, nil, nil, nil); !errors.Is(err, ErrNotLoopback) {
 			t.Errorf("%s: %v", address, err)
 			if err == nil {
 				admin.Close()
 			}
 		}
 	}
-	admin, err := OpenAdmin("0.0.0.0:0", true, nil, nil, nil)
+	admin, err := OpenAdmin("0.0.0.0:0", true, nil, nil, nil, nil)
 	if err != nil {
 		t.Fatalf("with the flag: %v", err)
 	}

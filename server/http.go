@@ -99,6 +99,10 @@ func (a *api) serveReady(w http.ResponseWriter, r *http.Request) {
 		writeText(w, http.StatusServiceUnavailable, "not ready\n")
 		return
 	}
+	if a.Concern != nil && a.Concern() != nil { // why is told at the admin listener, and in the log
+		writeText(w, http.StatusOK, "ready, and an operator must look\n")
+		return
+	}
 	writeText(w, http.StatusOK, "ready\n")
 }
 

@@ -78,6 +78,8 @@ type Deps struct {
 	Stopping <-chan struct{}
 	// Ready reports why the node cannot take webhooks, nil when it can.
 	Ready func() error
+	// Concern reports what an operator must look at although the node can take webhooks, nil when there is nothing. Optional.
+	Concern func() error
 }
 
 // Largest messages, decompressed. A batch is bounded by its contract; the rest of a message is its ids and headers.

@@ -163,7 +163,7 @@ func (d *Dispatcher) deliver(job Job) {
 	if d.log.Enabled(context.Background(), slog.LevelDebug) {
 		d.log.Debug("attempted", "event_id", id.Event.Text(job.Event.ID), "delivery_id", id.Delivery.Text(job.DeliveryID),
 			"attempt", job.Attempts+1, "url", job.Destination.URL, "status", attempt.StatusCode, "duration", attempt.Duration,
-			"diagnosis", attempt.Diagnosis)
+			"diagnosis", ownWords(attempt))
 	}
 	d.health.note(job.Destination, attempt)
 	d.metrics.sent(job, attempt)

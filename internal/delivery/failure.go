@@ -71,6 +71,23 @@ func isTimeout(err error) bool {
 		errors.As(err, &opError) && opError.Op == "dial" && opError.Timeout()
 }
 
+// ownWords is the diagnosis of an attempt without anything that the destination said, which may repeat the payload. What is
+// kept of a destination's health, its events and the audit log is not erased with an event, nor is a line of the process's log.
+func ownWords(a *ledger.Attempt) string {
+	switch a.Failure {
+	case leafv1.Failure_FAILURE_STATUS:
+		text := "status " + strconv.Itoa(a.StatusCode)
+		if a.StatusCode >= 300 && a.StatusCode <= 399 {
+			text += ": redirects are not followed"
+		}
+		return text
+	case leafv1.Failure_FAILURE_PROTOCOL:
+		return "the connection broke, or what came was not HTTP: the attempt says more"
+	default: // nothing had been answered, or nothing had been sent
+		return a.Diagnosis
+	}
+}
+
 // diagnoseStatus says what a status that is no success means here, where that is not plain.
 func diagnoseStatus(response *http.Response) string {
 	text := "status " + strconv.Itoa(response.StatusCode)

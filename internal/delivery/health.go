@@ -127,7 +127,7 @@ func (h *health) note(destination *route.Destination, attempt *ledger.Attempt) {
 			a.figures.failingSince = now
 		}
 		a.figures.failureID, a.figures.failureAt = attempt.ID, now
-		a.diagnosis = attempt.Diagnosis
+		a.diagnosis = ownWords(attempt)
 	}
 	a.turnMinute(now)
 	a.current.add(succeeded, attempt.Duration)

@@ -370,6 +370,33 @@ func TestPrivateAddressesAreNotConnectedTo(t *testing.T) {
 	}
 }
 
+// What a destination answers may repeat the payload. It is in the attempt, which an erasure takes; a destination's health and
+// its events outlive that.
+func TestHealthRepeatsNothingThatADestinationSaid(t *testing.T) {
+	const payload = "4111111111111111"
+	quoted := 0
+	for _, answer := range []string{
+		"HTTP/1.1 302 Found\r\nLocation: https://shop.example.com/?card=" + payload + "\r\nContent-Length: 0\r\n\r\n",
+		payload + " is not HTTP\r\n\r\n",
+		"HTTP/1.1 " + payload + " OK\r\n\r\n",
+		"HTTP/1.1 200 OK\r\n" + payload + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: " + payload + "x\r\n\r\n",
+		"HTTP/1.1 500 " + payload + "\r\nTransfer-Encoding: chunked\r\n\r\n" + payload + "zz\r\n",
+		"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: " + payload + "\r\n\r\n",
+	} {
+		attempt := newSender(t).Send(t.Context(), Job{Duty: ledger.Duty{Event: newEvent([]byte(payload))}, Destination: newDestination(t, raw(t, answering(answer)))})
+		if strings.Contains(attempt.Diagnosis, payload) {
+			quoted++
+		}
+		if own := ownWords(attempt); own == "" || strings.Contains(own, payload) {
+			t.Errorf("of %q it keeps %q", answer, own)
+		}
+	}
+	if quoted == 0 {
+		t.Error("no attempt's diagnosis quotes an answer: what is tested here cannot happen any more")
+	}
+}
+
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	var followed atomic.Int64
 	target := newSink(t, func(http.ResponseWriter, *http.Request) { followed.Add(1) })

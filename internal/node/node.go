@@ -128,6 +128,7 @@ func (n *Node) build(ctx context.Context) error {
 		n.meter = meter
 	}
 	probe := newProbe(n.db, n.meter, log.With("component", "probe"))
+	n.showRefusal(n.meter)
 	reader := tlog.NewReader(n.db.Engine(), logID, n.origin)
 	reader.SetMeter(n.meter)
 	n.heads = tlog.NewHeads(reader)
@@ -215,7 +216,7 @@ func (n *Node) build(ctx context.Context) error {
 		IntakeElsewhere: !n.has(RoleIngest), APIElsewhere: !n.has(RoleAPI),
 		PublicURL: n.config.PublicURL, AllowedDestinations: n.config.AllowedDestinations,
 		TLS: n.byTLS(), TrustedProxies: n.config.TrustedProxies, ForwardedHeader: n.config.ForwardedHeader, CORSOrigins: n.config.CORSOrigins,
-		Logger: log.With("component", "server"), Meter: n.meter, Version: n.config.Version, Stopping: n.draining.Done(), Ready: n.ready,
+		Logger: log.With("component", "server"), Meter: n.meter, Version: n.config.Version, Stopping: n.draining.Done(), Ready: n.ready, Concern: n.concern,
 	}), secure, slog.NewLogLogger(log.With("component", "server").Handler(), slog.LevelWarn))
 
 	n.failures = n.meter.Counter("kapsel.component.failures", "Times that a component failed and was started again, by component and cause.")
@@ -243,7 +244,7 @@ func (n *Node) build(ctx context.Context) error {
 	if collector != nil {
 		n.add("witnesses", collector.Run)
 	}
-	n.addFor(RoleSeal, "sealer", n.sealer.Run)
+	n.addFor(RoleSeal, "sealer", n.seals)
 	n.addFor(RoleSeal, "leaf hashes", tlog.NewLeafIndexer(reader, n.heads, log.With("component", "leaf hashes")).Run)
 	n.add("recorder", n.recorder.Run)
 	n.addFor(RoleDeliver, "claimer", claimer.Run)

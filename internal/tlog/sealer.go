@@ -62,6 +62,12 @@ type SealStats struct {
 	Signed time.Time     // when the signature was made
 }
 
+// Refusal is why and since when a sealer does not sign any more.
+type Refusal struct {
+	Reason error // wraps ErrRefused
+	Since  time.Time
+}
+
 // Sealer turns recorded leaves into signed tree heads. Every node runs one; the lease picks the one that works.
 type Sealer struct {
 	Config
@@ -70,6 +76,7 @@ type Sealer struct {
 	wake    chan struct{}
 	// requested: somebody asked for a seal of whatever waits.
 	requested atomic.Bool
+	refusal   atomic.Pointer[Refusal]
 
 	mu         sync.Mutex            // one look or flush at a time; guards all below
 	tree       *merkle.Tree          // of the published head, verified; nil unless this node leads
@@ -130,6 +137,9 @@ func (s *Sealer) Wake() {
 	}
 }
 
+// Refusal says why this node has ended sealing, nil if it has not.
+func (s *Sealer) Refusal() *Refusal { return s.refusal.Load() }
+
 // Run seals until ctx ends, then seals once more what waits, gives the lease back and returns nil. A database that is away
 // is waited for. An error that Run returns wraps ErrRefused: sealing on would harm the log.
 func (s *Sealer) Run(ctx context.Context) error {
@@ -158,6 +168,7 @@ func (s *Sealer) Run(ctx context.Context) error {
 		case err == nil:
 			backoff = minBackoff
 		case errors.Is(err, ErrRefused):
+			s.refusal.Store(&Refusal{Reason: err, Since: time.Now()})
 			return errors.Join(err, s.release(ctx))
 		case ctx.Err() != nil:
 			continue

@@ -318,6 +318,9 @@ func TestContradictionsAreRefused(t *testing.T) {
 			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("got %v, want a refusal that says %q", err, test.says)
 			}
+			if refusal := sealer.Refusal(); refusal == nil || !strings.Contains(refusal.Reason.Error(), test.says) || refusal.Since.IsZero() {
+				t.Errorf("it tells %+v of its refusal", refusal)
+			}
 			if head, err := r.reader.Head(r.ctx); err == nil && head.Size > 300 {
 				t.Errorf("a head of %d leaves was published", head.Size)
 			}
