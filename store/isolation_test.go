@@ -134,8 +134,9 @@ func fill(t *testing.T, owner *pgx.Conn, table string, tenant uuid.UUID) {
 			when attname = 'payload_format' then quote_literal('any')
 			when attname = 'kind' and $1 = 'destination_credentials' then quote_literal('tls_key')
 			when attname = 'kind' then quote_literal('breaker_opened')
+			when attname = 'max_in_flight' then '1'
 			else case format_type(atttypid, null)
-				when 'uuid' then 'gen_random_uuid()' when 'text' then '''x''' when 'text[]' then '''{}''' when 'jsonb' then '''{}'''
+				when 'uuid' then 'gen_random_uuid()' when 'text' then '''x''' when 'text[]' then '''{}''' when 'uuid[]' then '''{}''' when 'jsonb' then '''{}'''
 				when 'date' then 'current_date'
 				when 'bytea' then 'sha256(gen_random_uuid()::text::bytea)' when 'boolean' then 'true'
 				when 'timestamp with time zone' then 'now()' else '(random() * 900)::int + 1' end end, ', ')

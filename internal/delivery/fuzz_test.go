@@ -42,7 +42,7 @@ func FuzzDestinationAnswer(f *testing.F) {
 			return
 		}
 		defer response.Body.Close()
-		read, _ := readResponse(response.Body)
+		read, _ := readResponse(response.Body, nil)
 		if read.Bytes > maxResponseBytes || len(read.Excerpt) > maxExcerptBytes {
 			t.Fatalf("%d bytes were kept, %d of them shown", read.Bytes, len(read.Excerpt))
 		}

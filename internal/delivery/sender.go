@@ -158,7 +158,7 @@ func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
 	if response.StatusCode == http.StatusUnauthorized && destination.ClientCredentials != nil {
 		s.tokens.reject(destination, request.Header.Get("Authorization"))
 	}
-	attempt.Response, err = readResponse(response.Body)
+	attempt.Response, err = readResponse(response.Body, credentialsIn(request.Header, destination))
 	if response.StatusCode >= 200 && response.StatusCode <= 299 {
 		// The status is the answer (Standard Webhooks): a body that breaks off does not undo it.
 		attempt.Outcome = leafv1.Outcome_OUTCOME_SUCCEEDED
@@ -263,11 +263,11 @@ func hashHeaders(header http.Header) [sha256.Size]byte {
 	return sha256.Sum256(lines)
 }
 
-func readResponse(body io.Reader) (*ledger.Response, error) {
+func readResponse(body io.Reader, credentials []string) (*ledger.Response, error) {
 	data, err := io.ReadAll(io.LimitReader(body, maxResponseBytes+1))
 	response := &ledger.Response{Truncated: len(data) > maxResponseBytes}
 	data = data[:min(len(data), maxResponseBytes)]
 	response.SHA256, response.Bytes = sha256.Sum256(data), int64(len(data))
-	response.Excerpt = data[:min(len(data), maxExcerptBytes)]
+	response.Excerpt = excerptOf(data, credentials)
 	return response, err
 }

@@ -154,8 +154,8 @@ func tokenError(token *oauth2.Token, err error) error {
 	switch {
 	case errors.As(err, &refused):
 		text := fmt.Sprintf("the token endpoint answered %d", refused.Response.StatusCode)
-		if refused.ErrorCode != "" {
-			text += fmt.Sprintf(", %.100q", refused.ErrorCode)
+		if code := refused.ErrorCode; code != "" && len(code) <= 50 && strings.Trim(code, "abcdefghijklmnopqrstuvwxyz_") == "" { // RFC 6749 section 5.2
+			text += fmt.Sprintf(", %q", code)
 		}
 		if refused.Response.StatusCode >= 300 && refused.Response.StatusCode <= 399 {
 			text += ": redirects are not followed"

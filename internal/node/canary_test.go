@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -90,12 +91,13 @@ func (r *rig) apiKey(n *Node, scopes ...string) (key tenant.Key, keyID string) {
 	return key, id.APIKey.Text(params.KeyID)
 }
 
-// A run of everything, with debug logs, on a real node: no secret and no payload may turn up where it does not belong.
+// A run of everything, with debug logs and metrics, on a real node: no secret and no payload may turn up where it does not belong.
 func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 	mark := strings.ToLower(strings.ReplaceAll(id.New().String(), "-", ""))
 	logged := new(syncBuffer)
 	r, n := one(t, func(c *Config) {
 		c.Logger = slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		withAdmin(c)
 	})
 	admin, _ := r.apiKey(n, "ingest", "read", "manage", "admin")
 	spare, spareID := r.apiKey(n, "read")
@@ -112,6 +114,16 @@ func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 	destination := client.call("DestinationService/CreateDestination", fmt.Sprintf(`{"destination":{"endpointId":%q,"url":%q},"secret":%q}`, endpointID, r.sink.URL, signingSecret))
 	destinationID := field(t, destination, "destination", "id")
 	failing := client.call("DestinationService/CreateDestination", fmt.Sprintf(`{"destination":{"endpointId":%q,"url":"http://127.0.0.1:1/","retryPolicy":{"maxAttempts":1}},"secret":%q}`, endpointID, signingSecret))
+	outbound := newGuarded(t, mark)
+	c.secrets = append(c.secrets, outbound.canaries()...)
+	for path, secret := range map[string]string{"/in": outbound.secret, "/refuses": outbound.secret, "/token-refused": "wrong-" + outbound.secret} {
+		field(t, client.call("DestinationService/CreateDestination", outbound.destination(endpointID, path, secret)), "destination", "id")
+	}
+	// What is refused is not repeated.
+	client.call("DestinationService/CreateDestination", strings.Replace(outbound.destination(endpointID, "/in", outbound.secret), "X-Api-Key", "Host", 1))
+	client.call("DestinationService/CreateDestination", strings.Replace(outbound.destination(endpointID, "/in", outbound.secret), outbound.header, outbound.header+"\\n", 1))
+	client.call("DestinationService/CreateDestination", strings.Replace(outbound.destination(endpointID, "/in", outbound.secret), "https://", "http://", 1))
+	client.call("DestinationService/CreateDestination", strings.Replace(outbound.destination(endpointID, "/in", outbound.secret), "EC PRIVATE", "PUBLIC", 2))
 	client.call("DestinationService/RotateDestinationSecret", fmt.Sprintf(`{"destinationId":%q,"secret":%q}`, destinationID, refused))
 	client.call("DestinationService/RotateDestinationSecret", fmt.Sprintf(`{"destinationId":%q,"secret":%q}`, destinationID, signingSecret)) // in use already
 	client.call("EndpointService/RotateEndpointSecret", fmt.Sprintf(`{"endpointId":%q,"secret":%q}`, endpointID, endpointSecret))
@@ -148,9 +160,12 @@ func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 	}
 	post(body, "wrong")
 	post(`{"broken":"`+c.payload, endpointSecret)
-	eventually(t, "a delivery and two dead letters", func() bool {
-		return r.count("select count(*) from dead_letters") >= 2 && r.count("select count(*) from attempts where outcome = 1") >= 1
+	eventually(t, "deliveries and dead letters", func() bool { // of the broken webhook, and of three destinations that refuse
+		return r.count("select count(*) from dead_letters") >= 4 && r.count("select count(*) from attempts where outcome = 1") >= 2
 	})
+	if outbound.taken.Load() == 0 {
+		t.Error("the destination that asks for everything took nothing")
+	}
 	client.call("DestinationService/SendTest", fmt.Sprintf(`{"destinationId":%q,"payload":%q}`, destinationID, base64.StdEncoding.EncodeToString([]byte(body))))
 	client.call("EventService/GetPayload", fmt.Sprintf(`{"eventId":%q}`, event))
 	for rpc, request := range map[string]string{
@@ -163,12 +178,22 @@ func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 	}
 	caller{t, n.URL(), spare.Text(), client.answers}.call("EndpointService/ListEndpoints", "{}")
 	caller{t, n.URL(), admin.Text() + "x", client.answers}.call("EndpointService/ListEndpoints", "{}")
-	for _, path := range []string{"/metrics", "/log/1/checkpoint", "/readyz"} {
-		if response, err := http.Get(n.URL() + path); err == nil {
-			answer, _ := io.ReadAll(response.Body)
-			response.Body.Close()
-			client.answers.Write(answer)
+	get := func(url string) string {
+		t.Helper()
+		response, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer response.Body.Close()
+		answer, _ := io.ReadAll(response.Body)
+		return fmt.Sprintf("%v %s", response.Header, answer)
+	}
+	for _, path := range []string{"/metrics", "/log/1/checkpoint", "/readyz", "/ingest/" + endpointID + "?token=" + refused} {
+		fmt.Fprintln(client.answers, get(n.URL()+path))
+	}
+	metrics := get(n.AdminURL() + "/metrics")
+	if !strings.Contains(metrics, "kapsel_ingest_requests_total") {
+		t.Errorf("the metrics are %s", metrics)
 	}
 	dump := r.dump()
 	r.stop(n)
@@ -177,15 +202,12 @@ func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 		t.Error("the search does not find the payload where it is: in the table events")
 	}
 	delete(dump, "events")
-	places := map[string]string{"the log": logged.String(), "an answer": client.answers.String()}
+	places := map[string]string{"the log": logged.String(), "an answer": client.answers.String(), "the metrics": metrics, "pg_dump": r.pgDump()}
 	for table, rows := range dump {
 		places["the table "+table] = rows
 	}
 	for place, text := range places {
 		for _, value := range append(c.secrets, c.payload) {
-			if place == "an answer" && value == endpointSecret && strings.Count(text, value) == 0 {
-				continue
-			}
 			if found(text, value) {
 				t.Errorf("%s holds %q in the clear: …%s…", place, value, around(text, value))
 			}
@@ -196,15 +218,39 @@ func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 	}
 }
 
-// found reports whether text holds value as it is, or as PostgreSQL prints bytea, or in base64.
+// found reports whether text holds value as it is, or as PostgreSQL prints bytea, or in base64, alone or in the middle of more.
 func found(text, value string) bool {
-	return strings.Contains(text, value) || strings.Contains(text, hex.EncodeToString([]byte(value))) ||
-		strings.Contains(text, strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(value)), "="))
+	if strings.Contains(text, value) || strings.Contains(text, hex.EncodeToString([]byte(value))) {
+		return true
+	}
+	for before := range 3 {
+		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, before), value...))
+		// Without the characters that hold bits of what stands before and after.
+		if strings.Contains(text, encoded[(before*8+5)/6:(before+len(value))*8/6]) {
+			return true
+		}
+	}
+	return false
 }
 
 func around(text, value string) string {
 	at := max(strings.Index(text, value), 0)
 	return text[max(0, at-200):min(len(text), at+200)]
+}
+
+// pgDump is the database as pg_dump writes it, schema and all, without the rows of events; "" without the program.
+func (r *rig) pgDump() string {
+	r.t.Helper()
+	program, err := exec.LookPath("pg_dump")
+	if err != nil {
+		r.t.Log("no pg_dump (install postgresql-client): only tables were searched, by COPY")
+		return ""
+	}
+	dump, err := exec.CommandContext(r.t.Context(), program, "--dbname", r.url, "--exclude-table-data", "events*").Output()
+	if err != nil || !bytes.Contains(dump, []byte("COPY public.destination_credentials")) {
+		r.t.Fatalf("pg_dump: %v, %d bytes", err, len(dump))
+	}
+	return string(dump)
 }
 
 // dump is what COPY gives of each table, by its name.

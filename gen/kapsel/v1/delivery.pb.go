@@ -336,7 +336,8 @@ type Attempt struct {
 	ResponseBytes int64 `protobuf:"varint,16,opt,name=response_bytes,json=responseBytes,proto3" json:"response_bytes,omitempty"`
 	// True when the response's body was longer than what is read of it.
 	ResponseTruncated bool `protobuf:"varint,17,opt,name=response_truncated,json=responseTruncated,proto3" json:"response_truncated,omitempty"`
-	// The first bytes of the response's body, at most 1 KiB.
+	// The first bytes of the response's body, at most 1 KiB. Where it repeats a static header's value or an access token of 8
+	// bytes or more, [redacted] stands.
 	ResponseExcerpt []byte `protobuf:"bytes,18,opt,name=response_excerpt,json=responseExcerpt,proto3" json:"response_excerpt,omitempty"`
 	// What went wrong, for people. Empty for a success.
 	Diagnosis string `protobuf:"bytes,19,opt,name=diagnosis,proto3" json:"diagnosis,omitempty"`

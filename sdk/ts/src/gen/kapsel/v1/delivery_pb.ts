@@ -244,7 +244,8 @@ export type Attempt = Message<"kapsel.v1.Attempt"> & {
   responseTruncated: boolean;
 
   /**
-   * The first bytes of the response's body, at most 1 KiB.
+   * The first bytes of the response's body, at most 1 KiB. Where it repeats a static header's value or an access token of 8
+   * bytes or more, [redacted] stands.
    *
    * @generated from field: bytes response_excerpt = 18;
    */
