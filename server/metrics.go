@@ -72,33 +72,54 @@ func reasonLabel(reason kapselv1.ErrorReason) string {
 	return strings.ToLower(reasonText(reason))
 }
 
-// measure is the interceptor around all others: it times calls by method and code. Streams are counted, not timed.
-func measure(m *telemetry.Meter) connect.ServerInterceptor {
-	calls := m.Counter("kapsel.rpc.calls", "Calls of the API that ended, by service, method and code.")
-	durations := m.FastHistogram("kapsel.rpc.duration", "How long calls of the API took, streams excepted, by service and method.")
-	return func(next connect.ServerFunc) connect.ServerFunc {
-		return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
-			if calls == nil {
-				return next(ctx, spec, stream)
-			}
-			began := time.Now()
-			err := next(ctx, spec, stream)
-			code := "ok"
-			if err != nil {
-				code = connect.CodeUnknown.String()
-				var coded *connect.Error
-				if errors.As(err, &coded) {
-					code = coded.Code().String()
-				}
-			}
-			// Only what is registered gets here.
-			service, method := path.Base(path.Dir(spec.Procedure)), path.Base(spec.Procedure)
-			calls.With("service", strings.TrimPrefix(service, "kapsel.v1."), "method", method, "code", code).Add(1)
-			if spec.StreamType == connect.StreamTypeUnary {
-				durations.With("service", strings.TrimPrefix(service, "kapsel.v1."), "method", method).Record(time.Since(began))
-			}
-			return err
+// callMetrics are the instruments of the API.
+type callMetrics struct {
+	calls     *telemetry.Counter
+	durations *telemetry.Histogram
+}
+
+func newCallMetrics(m *telemetry.Meter) *callMetrics {
+	return &callMetrics{
+		calls:     m.Counter("kapsel.rpc.calls", "Calls of the API that ended, by service, method and code."),
+		durations: m.FastHistogram("kapsel.rpc.duration", "How long calls of the API took, streams excepted, by service and method."),
+	}
+}
+
+// know shows a method from the start, and how it fails by our fault.
+func (m *callMetrics) know(spec connect.Spec) {
+	service, method := names(spec)
+	for _, code := range []string{"ok", connect.CodeUnavailable.String(), connect.CodeInternal.String()} {
+		m.calls.With("service", service, "method", method, "code", code)
+	}
+}
+
+func names(spec connect.Spec) (service, method string) {
+	return strings.TrimPrefix(path.Base(path.Dir(spec.Procedure)), "kapsel.v1."), path.Base(spec.Procedure)
+}
+
+// measure is the interceptor around all others: it counts calls by method and code, and times all but streams. Only what is
+// registered gets here.
+func (m *callMetrics) measure(next connect.ServerFunc) connect.ServerFunc {
+	if m.calls == nil {
+		return next
+	}
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		began := time.Now()
+		err := next(ctx, spec, stream)
+		code := "ok"
+		var coded *connect.Error
+		switch {
+		case errors.As(err, &coded):
+			code = coded.Code().String()
+		case err != nil:
+			code = connect.CodeUnknown.String()
 		}
+		service, method := names(spec)
+		m.calls.With("service", service, "method", method, "code", code).Add(1)
+		if spec.StreamType == connect.StreamTypeUnary {
+			m.durations.With("service", service, "method", method).Record(time.Since(began))
+		}
+		return err
 	}
 }
 

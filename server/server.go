@@ -108,7 +108,8 @@ func New(deps Deps) http.Handler {
 		guard:  delivery.NewGuard(deps.AllowedDestinations),
 		memory: &memory{max: maxRequestMemory, callTimeout: callTimeout},
 	}
-	rpc := connect.NewServer(measure(deps.Meter), a.translateErrors, a.refuseElsewhere, a.authenticate, validate)
+	calls := newCallMetrics(deps.Meter)
+	rpc := connect.NewServer(calls.measure, a.translateErrors, a.refuseElsewhere, a.authenticate, validate)
 	kapselv1connect.RegisterIngestServiceHandler(rpc, &ingestService{api: a})
 	kapselv1connect.RegisterEndpointServiceHandler(rpc, &endpointService{api: a})
 	kapselv1connect.RegisterDestinationServiceHandler(rpc, &destinationService{api: a})
@@ -122,11 +123,12 @@ func New(deps Deps) http.Handler {
 	for spec := range rpc.Specs() {
 		if a.servedHere(spec.Procedure) {
 			a.services[path.Base(path.Dir(spec.Procedure))] = true
+			calls.know(spec)
 		}
 	}
 
-	calls := http.NewServeMux()
-	connecthttp.Mount(calls, rpc,
+	procedures := http.NewServeMux()
+	connecthttp.Mount(procedures, rpc,
 		connecthttp.WithReadMaxBytes(maxMessageBytes),
 		connecthttp.WithConditionalOptions(messageBounds))
 
@@ -145,7 +147,7 @@ func New(deps Deps) http.Handler {
 	mux.Handle(newHealthHandler(a))
 	mux.Handle("/log/", logs)
 	mux.Handle(wellKnownPath, logs)
-	mux.Handle("/", shared(a.memory.bound(controlled(calls)), deps.CORSOrigins))
+	mux.Handle("/", shared(a.memory.bound(controlled(procedures)), deps.CORSOrigins))
 	return behindProxies(secured(mux, deps.TLS), deps.TrustedProxies, deps.ForwardedHeader)
 }
 

@@ -15,7 +15,7 @@ import (
 
 const (
 	// probeInterval is how old a figure of the database can be. Each probe is a few small statements, each by an index.
-	probeInterval = 5 * time.Second
+	probeInterval = 2 * time.Second
 	probeTimeout  = 2 * time.Second
 	// leafSlack is how much earlier than the last head a leaf after it may have been recorded (tlog's recordingSlack).
 	leafSlack = 24 * time.Hour
