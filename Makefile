@@ -41,6 +41,14 @@ test-tools:
 chaos: ## Run a seeded storm of failures: make chaos ARGS="--seed 7 --webhooks 100000" (docs/operations.md).
 	go test ./internal/chaos -run TestStorm -count=1 -v -timeout 24h -args $(ARGS)
 
+# For how long, and with how many webhooks a second.
+SOAK ?= 1h
+SOAK_RATE ?= 200
+
+.PHONY: soak
+soak: ## Keep a node under steady load and see that nothing grows: make soak SOAK=10m SOAK_RATE=500 ARGS="-soak-json FILE".
+	go test ./internal/chaos -run TestSoakStaysFlat -count=1 -v -timeout 48h -args -soak $(SOAK) -soak-rate $(SOAK_RATE) $(ARGS)
+
 # Time of all fuzz targets together.
 FUZZTIME ?= 10m
 
