@@ -166,3 +166,29 @@ on conflict do nothing;
 select block, entries from leaf_hashes
 where log_id = @log_id and bucket = @bucket and position(@bytes::bytea in entries) > 0
 order by block limit @max_blocks::integer;
+
+-- name: LockLogForRestart :one
+-- How many nodes are alive. Called by the tables' owner before it gives a log up, which has it alone until the end.
+with locked as materialized (select from logs where log_id = @log_id for update)
+select count(*) from nodes where heartbeat_at > now() - interval '10 seconds' and exists (select from locked);
+
+-- name: DropLogRotations :exec
+delete from log_key_rotations where log_id = @log_id;
+
+-- name: DropLogHeads :exec
+-- Cosignatures go with them.
+delete from tree_heads where log_id = @log_id;
+
+-- name: DropLogKeys :exec
+delete from log_keys where log_id = @log_id;
+
+-- name: RenameLog :exec
+update logs set origin = @origin where log_id = @log_id;
+
+-- name: RestartHead :exec
+-- The first head of a log that goes on under another name: the tree that was published last under the old one.
+with sealer as (
+  update log_sealers set tree_size = @tree_size::bigint, root_hash = @root_hash::bytea, lease_owner = null, lease_expires_at = '-infinity' where log_id = @log_id
+)
+insert into tree_heads (log_id, tree_size, root_hash, signed_at, note)
+values (@log_id, @tree_size, @root_hash, @signed_at, @note);

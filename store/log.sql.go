@@ -92,6 +92,34 @@ func (q *Queries) CosignaturesOfHeads(ctx context.Context, db DBTX, logID int32,
 	return items, nil
 }
 
+const dropLogHeads = `-- name: DropLogHeads :exec
+delete from tree_heads where log_id = $1
+`
+
+// Cosignatures go with them.
+func (q *Queries) DropLogHeads(ctx context.Context, db DBTX, logID int32) error {
+	_, err := db.Exec(ctx, dropLogHeads, logID)
+	return err
+}
+
+const dropLogKeys = `-- name: DropLogKeys :exec
+delete from log_keys where log_id = $1
+`
+
+func (q *Queries) DropLogKeys(ctx context.Context, db DBTX, logID int32) error {
+	_, err := db.Exec(ctx, dropLogKeys, logID)
+	return err
+}
+
+const dropLogRotations = `-- name: DropLogRotations :exec
+delete from log_key_rotations where log_id = $1
+`
+
+func (q *Queries) DropLogRotations(ctx context.Context, db DBTX, logID int32) error {
+	_, err := db.Exec(ctx, dropLogRotations, logID)
+	return err
+}
+
 const ensureLog = `-- name: EnsureLog :exec
 insert into logs (log_id, origin) values ($1, $2) on conflict do nothing
 `
@@ -425,6 +453,19 @@ func (q *Queries) ListTreeHeads(ctx context.Context, db DBTX, logID int32, befor
 	return items, nil
 }
 
+const lockLogForRestart = `-- name: LockLogForRestart :one
+with locked as materialized (select from logs where log_id = $1 for update)
+select count(*) from nodes where heartbeat_at > now() - interval '10 seconds' and exists (select from locked)
+`
+
+// How many nodes are alive. Called by the tables' owner before it gives a log up, which has it alone until the end.
+func (q *Queries) LockLogForRestart(ctx context.Context, db DBTX, logID int32) (int64, error) {
+	row := db.QueryRow(ctx, lockLogForRestart, logID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const logKeysInForce = `-- name: LogKeysInForce :many
 select public_key from log_keys where log_id = $1 and (retired_at is null or retired_at > now()) order by created_at desc
 `
@@ -645,6 +686,15 @@ func (q *Queries) ReleaseSealerLease(ctx context.Context, db DBTX, logID int32, 
 	return err
 }
 
+const renameLog = `-- name: RenameLog :exec
+update logs set origin = $1 where log_id = $2
+`
+
+func (q *Queries) RenameLog(ctx context.Context, db DBTX, origin string, logID int32) error {
+	_, err := db.Exec(ctx, renameLog, origin, logID)
+	return err
+}
+
 const requestSeal = `-- name: RequestSeal :exec
 select pg_notify('kapsel_seal_requests', cast($1::integer as text))
 `
@@ -652,6 +702,34 @@ select pg_notify('kapsel_seal_requests', cast($1::integer as text))
 // Asks whichever node leads to seal what waits.
 func (q *Queries) RequestSeal(ctx context.Context, db DBTX, logID int32) error {
 	_, err := db.Exec(ctx, requestSeal, logID)
+	return err
+}
+
+const restartHead = `-- name: RestartHead :exec
+with sealer as (
+  update log_sealers set tree_size = $2::bigint, root_hash = $3::bytea, lease_owner = null, lease_expires_at = '-infinity' where log_id = $1
+)
+insert into tree_heads (log_id, tree_size, root_hash, signed_at, note)
+values ($1, $2, $3, $4, $5)
+`
+
+type RestartHeadParams struct {
+	LogID    int32
+	TreeSize int64
+	RootHash []byte
+	SignedAt time.Time
+	Note     string
+}
+
+// The first head of a log that goes on under another name: the tree that was published last under the old one.
+func (q *Queries) RestartHead(ctx context.Context, db DBTX, arg RestartHeadParams) error {
+	_, err := db.Exec(ctx, restartHead,
+		arg.LogID,
+		arg.TreeSize,
+		arg.RootHash,
+		arg.SignedAt,
+		arg.Note,
+	)
 	return err
 }
 

@@ -35,7 +35,7 @@ func newKeys() *cobra.Command {
 			return usageError(errors.New("say what to do: kapsel keys create, list, revoke, new-log-key or rotate-log"))
 		},
 	}
-	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke(), newKeysNewLogKey(), newKeysRotateLog())
+	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke(), newKeysNewLogKey(), newKeysRotateLog(), newKeysRestartLog())
 	return cmd
 }
 

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -152,6 +153,15 @@ func (s *Server) PID() int {
 
 // Version returns the server's major version.
 func (s *Server) Version() int { return s.bins.major }
+
+// Program returns the path of a client program that came with the server, such as pg_dump. Builds that npm fetches have none.
+func (s *Server) Program(name string) (string, error) {
+	path := filepath.Join(s.bins.dir, name)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("there is no %s beside postgres: install PostgreSQL with its client programs", name)
+	}
+	return path, nil
+}
 
 // Done is closed when the server has ended for good: by Stop, or because it died. It stays open over
 // a Restart.

@@ -44,7 +44,7 @@ func OpenHighWater(path, origin string) (*HighWater, error) {
 	}
 	if file.Origin != origin {
 		return nil, fmt.Errorf("%w: the high-water file %s is of log %q, but this log is %q: one key and one high-water file "+
-			"belong to one log, so give this log a key of its own", ErrRefused, path, file.Origin, origin)
+			"belong to one log, so give this log a key of its own; after kapsel keys restart-log, rename this file on every node", ErrRefused, path, file.Origin, origin)
 	}
 	h.mark = &checkpoint.Checkpoint{Origin: origin, Size: file.Size, Root: merkle.Hash(file.Root)}
 	return h, nil
@@ -93,5 +93,5 @@ func (h *HighWater) advance(c checkpoint.Checkpoint) error {
 func (h *HighWater) refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: %s (high-water file %s). The database was probably restored from a backup or lost committed data; "+
 		"signing on would fork log %q. Restore a newer state of the database; if there is none, keep this one, its key and this "+
-		"file as evidence, and start a new log with another origin and another key", ErrRefused, fmt.Sprintf(format, args...), h.path, h.origin)
+		"file as evidence, and go on with a new log: kapsel keys restart-log", ErrRefused, fmt.Sprintf(format, args...), h.path, h.origin)
 }
