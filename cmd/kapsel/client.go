@@ -1,16 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/spf13/pflag"
 
 	"github.com/kapsel-dev/kapsel/gen/kapsel/v1/kapselv1connect"
+	kapsel "github.com/kapsel-dev/kapsel/sdk/go"
 )
 
 // client speaks to a server in the name of a tenant.
@@ -21,6 +25,9 @@ type client struct {
 	deliveries   kapselv1connect.DeliveryServiceClient
 	attestation  kapselv1connect.AttestationServiceClient
 	tenants      kapselv1connect.TenantServiceClient
+	listen       kapselv1connect.ListenServiceClient
+	// raw calls any rpc.
+	raw *connect.Client
 }
 
 func newClient(url, apiKey string) client {
@@ -32,6 +39,8 @@ func newClient(url, apiKey string) client {
 		deliveries:   kapselv1connect.NewDeliveryServiceClient(c),
 		attestation:  kapselv1connect.NewAttestationServiceClient(c),
 		tenants:      kapselv1connect.NewTenantServiceClient(c),
+		listen:       kapselv1connect.NewListenServiceClient(c),
+		raw:          c,
 	}
 }
 
@@ -44,21 +53,40 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// clientFlags say which server to speak to. Without them it is that of `kapsel dev`.
+// clientFlags say which server to speak to. Without them it is that of the current profile, else that of `kapsel dev`.
 type clientFlags struct {
-	url, apiKey, dataDir string
+	url, apiKey, dataDir, profile string
 }
 
 func (f *clientFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.url, "url", "", "address of the server (default that of kapsel dev)")
-	flags.StringVar(&f.apiKey, "api-key", "", "API key; better in KAPSEL_API_KEY (default that of kapsel dev)")
+	flags.StringVar(&f.url, "url", "", "address of the server (default that of the profile, else of kapsel dev)")
+	flags.StringVar(&f.apiKey, "api-key", "", "API key; better in KAPSEL_API_KEY or a profile (default that of the profile, else of kapsel dev)")
+	flags.StringVar(&f.profile, "profile", "", "profile to take server and key from (default the current one): see kapsel profiles")
 	flags.StringVar(&f.dataDir, "data-dir", "", "data directory of kapsel dev, if not the usual one")
 }
 
-// demo is the server that the flags name, the rest filled in from the data directory of kapsel dev.
+// demo is the server that the flags name, the rest filled in from a profile or the data directory of kapsel dev.
 func (f *clientFlags) demo() (demo, error) {
+	if err := checkServerURL(f.url); err != nil {
+		return demo{}, err
+	}
+	if strings.ContainsFunc(f.apiKey, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return demo{}, usageError(errors.New("the API key has characters that no key has: it is kps_ and letters, digits, - and _"))
+	}
 	if f.url != "" && f.apiKey != "" {
 		return demo{URL: f.url, APIKey: f.apiKey}, nil
+	}
+	all, err := readProfiles()
+	if err != nil {
+		return demo{}, err
+	}
+	chosen, err := all.chosen(f.profile)
+	if err != nil {
+		return demo{}, err
+	}
+	// A key goes only to the server that it was remembered for.
+	if chosen != nil && (f.profile != "" || f.dataDir == "") && (f.url == "" || strings.TrimRight(f.url, "/") == chosen.URL) {
+		return demo{URL: cmp.Or(f.url, chosen.URL), APIKey: cmp.Or(f.apiKey, chosen.APIKey)}, nil
 	}
 	dir, err := devDir(f.dataDir)
 	if err != nil {
@@ -66,7 +94,7 @@ func (f *clientFlags) demo() (demo, error) {
 	}
 	d, err := readDemo(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return demo{}, usageError(fmt.Errorf("no server: start `kapsel dev`, or set --url and KAPSEL_API_KEY"))
+		return demo{}, usageError(fmt.Errorf("no server: start `kapsel dev`, set --url and KAPSEL_API_KEY, or say kapsel profiles set"))
 	}
 	if err != nil {
 		return demo{}, err
@@ -78,4 +106,26 @@ func (f *clientFlags) demo() (demo, error) {
 		d.APIKey = f.apiKey
 	}
 	return d, nil
+}
+
+// sdk is a client that tries again, and goes on with streams.
+func (f *clientFlags) sdk() (*kapsel.Client, error) {
+	d, err := f.demo()
+	if err != nil {
+		return nil, err
+	}
+	client, err := kapsel.New(d.URL, kapsel.WithAPIKey(d.APIKey))
+	if err != nil {
+		return nil, usageError(err)
+	}
+	return client, nil
+}
+
+// checkServerURL refuses what cannot be the address of a server. "" is none.
+func checkServerURL(text string) error {
+	u, err := url.Parse(text)
+	if text != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		return usageError(fmt.Errorf("--url %q is not the address of a server, such as https://kapsel.example.com", printable(text)))
+	}
+	return nil
 }

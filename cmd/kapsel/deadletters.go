@@ -15,6 +15,7 @@ import (
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/protocli"
 )
 
 // deadLetterFlags select dead letters: those that meet every flag that is set.
@@ -116,6 +117,7 @@ func newDeadLetters() *cobra.Command {
 	var selection deadLetterFlags
 	var limit int
 	var asJSON bool
+	var output outputFlag
 	cmd := &cobra.Command{
 		Use:   "deadletters",
 		Short: "List what was given up, the newest first",
@@ -132,15 +134,24 @@ delivers them again.`,
 			if limit < 1 {
 				return usageError(fmt.Errorf("--limit must be at least 1"))
 			}
+			printer, err := output.printer(cmd)
+			if err != nil {
+				return err
+			}
 			d, err := flags.demo()
 			if err != nil {
 				return err
 			}
-			return listDeadLetters(cmd, newClient(d.URL, d.APIKey), filter, limit, asJSON)
+			c := newClient(d.URL, d.APIKey)
+			if printer.Format != protocli.Table {
+				return listRPC(cmd, c, "DeliveryService/ListDeadLetters", &kapselv1.ListDeadLettersRequest{Filter: filter}, limit, printer)
+			}
+			return listDeadLetters(cmd, c, filter, limit, asJSON)
 		},
 	}
 	flags.add(cmd.Flags())
 	selection.add(cmd.Flags())
+	output.add(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many to list")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
 	return cmd
@@ -189,11 +200,4 @@ func listDeadLetters(cmd *cobra.Command, c client, filter *kapselv1.DeadLetterFi
 }
 
 // printable is text that came from a source, without what would steer a terminal or break a table.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, text)
-}
+func printable(text string) string { return protocli.Printable(text) }

@@ -17,6 +17,7 @@ import (
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/protocli"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -172,12 +173,20 @@ func (f *keyFlags) onServer(ctx context.Context, server clientFlags) (tenantText
 func newKeysList() *cobra.Command {
 	var server clientFlags
 	var tenantText string
+	var output outputFlag
 	cmd := &cobra.Command{
 		Use: "list", Short: "List API keys, the newest first, without their values", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			printer, err := output.printer(cmd)
+			if err != nil {
+				return err
+			}
 			d, err := server.demo()
 			if err != nil {
 				return err
+			}
+			if printer.Format != protocli.Table {
+				return listRPC(cmd, newClient(d.URL, d.APIKey), "TenantService/ListApiKeys", &kapselv1.ListApiKeysRequest{TenantId: tenantText}, 0, printer)
 			}
 			out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(out, "ID\tKEY\tSCOPES\tSTATE\tLAST USED\tNAME")
@@ -205,6 +214,7 @@ func newKeysList() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&tenantText, "tenant", "", "id of a tenant, tnt_…, for a key of the operator (default the key's own)")
+	output.add(cmd)
 	server.add(cmd.Flags())
 	return cmd
 }

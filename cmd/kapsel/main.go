@@ -49,9 +49,16 @@ func run(ctx context.Context, args []string) int {
 	return 1
 }
 
-// oneLine is the text of an error that may consist of several.
+// maxErrorRunes of an error are shown: it may repeat what was given.
+const maxErrorRunes = 1000
+
+// oneLine is the text of an error that may consist of several, fit for a terminal.
 func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\t' }), "; ")
+	text := []rune(printable(strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\t' }), "; ")))
+	if len(text) > maxErrorRunes {
+		return string(text[:maxErrorRunes]) + "…"
+	}
+	return string(text)
 }
 
 func newRoot() *cobra.Command {
@@ -61,7 +68,10 @@ func newRoot() *cobra.Command {
 		Long: `Kapsel takes in webhooks, never loses one, delivers each at least once, and proves every
 delivery attempt in an append-only Merkle log that anyone can check without trusting Kapsel.
 
-Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_URL, and so on.`,
+Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_URL, and so on (not those of one call's
+request). The server and the API key come from --url and --api-key, else from a profile (kapsel profiles), else from kapsel dev.
+
+Exit codes: 0 success; 1 the command failed, or what was checked is not as it should be; 2 it was called wrongly.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -70,14 +80,15 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 		},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(fmt.Errorf("%w: see kapsel %s --help", err, cmd.Name()))
+		return usageError(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
 	})
 	root.AddCommand(
 		newDev(), newServe(),
 		newMigrate(), newFsck(), newState(), newHealth(),
 		newKeys(), newTenants(),
 		newSecrets(),
-		newSend(),
+		newProfiles(),
+		newSend(), newListen(), newTail(),
 		newDeadLetters(), newReplay(),
 		newSeal(),
 		newProof(), newExport(), newVerify(), newMonitor(), newAudit(),
@@ -85,6 +96,7 @@ Each flag can be set in the environment too: --database-url is KAPSEL_DATABASE_U
 		newBench(),
 		newVersion(),
 	)
+	addResources(root)
 	for _, cmd := range root.Commands() {
 		if check := cmd.Args; check != nil {
 			cmd.Args = func(cmd *cobra.Command, args []string) error {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/protocli"
 )
 
 const tenantStatePrefix = "TENANT_STATE_"
@@ -55,12 +56,20 @@ func newTenantsCreate() *cobra.Command {
 
 func newTenantsList() *cobra.Command {
 	var server clientFlags
+	var output outputFlag
 	cmd := &cobra.Command{
 		Use: "list", Short: "List tenants, the newest first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			printer, err := output.printer(cmd)
+			if err != nil {
+				return err
+			}
 			d, err := server.demo()
 			if err != nil {
 				return err
+			}
+			if printer.Format != protocli.Table {
+				return listRPC(cmd, newClient(d.URL, d.APIKey), "TenantService/ListTenants", new(kapselv1.ListTenantsRequest), 0, printer)
 			}
 			out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(out, "ID\tSTATE\tCREATED\tNAME")
@@ -79,6 +88,7 @@ func newTenantsList() *cobra.Command {
 			}
 		},
 	}
+	output.add(cmd)
 	server.add(cmd.Flags())
 	return cmd
 }
