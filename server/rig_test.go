@@ -53,13 +53,15 @@ func migrate(ctx context.Context, url string) error {
 
 // rig is a server on a port and a database of its own, with intake, delivery, recorder and sealer behind it.
 type rig struct {
-	t      *testing.T
-	deps   Deps
-	db     *store.DB
-	url    string
-	logged *lockedBuffer
-	key    *tlog.Key
-	client *http.Client
+	t    *testing.T
+	deps Deps
+	db   *store.DB
+	url  string
+	// database is its connection URL.
+	database string
+	logged   *lockedBuffer
+	key      *tlog.Key
+	client   *http.Client
 	// stop tells streams that the node stops.
 	stop func()
 }
@@ -73,7 +75,7 @@ func newRig(t *testing.T) *rig {
 		goleak.VerifyNone(t, already, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 	})
 
-	r := &rig{t: t, logged: new(lockedBuffer), client: &http.Client{Transport: new(http.Transport)}}
+	r := &rig{t: t, database: url, logged: new(lockedBuffer), client: &http.Client{Transport: new(http.Transport)}}
 	log := slog.New(slog.NewTextHandler(r.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	db := must(store.Open(t.Context(), url))(t)
 	t.Cleanup(db.Close)

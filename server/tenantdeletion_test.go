@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect/v2"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/fsck"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/tenant"
@@ -112,6 +113,15 @@ func TestDeletedTenantLeavesHashesOnly(t *testing.T) {
 				t.Errorf("%d rows of %s hold what is the tenant's", n, table)
 			}
 		}
+	}
+	report := must(fsck.Run(t.Context(), fsck.Config{DatabaseURL: r.database, LogID: testLogID, Deep: true}))(t)
+	for _, check := range report.Checks {
+		if check.Violations > 0 {
+			t.Errorf("fsck: %s: %d violations: %v", check.Name, check.Violations, check.Shown)
+		}
+	}
+	if len(report.Checks) < 10 {
+		t.Errorf("fsck made %d checks", len(report.Checks))
 	}
 	gone := must(operator.tenants.GetTenant(t.Context(), &kapselv1.GetTenantRequest{TenantId: text}))(t).Tenant
 	if gone.EraseTime == nil || gone.DisplayName != "" {

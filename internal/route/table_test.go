@@ -319,3 +319,27 @@ func TestTheLastSnapshotStaysWhenTheDatabaseIsAway(t *testing.T) {
 		t.Error("a failed refresh emptied the snapshot")
 	}
 }
+
+func TestLimitsOfTheTenantAreInTheSnapshot(t *testing.T) {
+	r := newRig(t)
+	endpointID := r.endpoint(`{"preset":"none"}`, `{}`, `{}`)
+	for _, test := range []struct {
+		set          string
+		want         Limits
+		maxBodyBytes int
+	}{
+		{"ingest_per_second = null", Limits{}, 4096},
+		{"ingest_per_second = 5", Limits{PerSecond: 5, Burst: 5}, 4096}, // a burst of a second unless it says another
+		{"ingest_burst = 20, ingest_per_day = 1000", Limits{PerSecond: 5, Burst: 20, PerDay: 1000}, 4096},
+		{"max_body_bytes = 100", Limits{PerSecond: 5, Burst: 20, PerDay: 1000}, 100},
+		{"max_body_bytes = 100000", Limits{PerSecond: 5, Burst: 20, PerDay: 1000}, 4096},
+		{"ingest_bytes_per_day = 50", Limits{PerSecond: 5, Burst: 20, PerDay: 1000, BytesPerDay: 50}, 50}, // a larger one would never fit
+		{"ingest_per_second = null, ingest_bytes_per_day = null", Limits{PerDay: 1000}, 4096},             // a burst of no rate is none
+	} {
+		r.exec("update tenants set "+test.set+" where tenant_id = $1", r.tenant)
+		endpoint := r.refresh().Endpoint(endpointID)
+		if endpoint.Limits != test.want || endpoint.MaxBodyBytes != test.maxBodyBytes {
+			t.Errorf("%s: %+v and %d bytes, want %+v and %d", test.set, endpoint.Limits, endpoint.MaxBodyBytes, test.want, test.maxBodyBytes)
+		}
+	}
+}
