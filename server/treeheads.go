@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
 // sealTimeout bounds SealLog. A leader that died is replaced within seconds.
@@ -64,6 +65,9 @@ func (s *attestationService) SealLog(ctx context.Context, request *kapselv1.Seal
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return nil, &refusal{reason: kapselv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, retry: unavailableRetry,
 			message: "no node has sealed the log in time: look at the logs of the one that leads, and try again"}
+	}
+	if errors.Is(err, tlog.ErrRefused) { // only the operator gets here
+		return nil, refuse(kapselv1.ErrorReason_ERROR_REASON_SEALING_REFUSED, "%v", err)
 	}
 	if err != nil {
 		return nil, err

@@ -23,18 +23,25 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// service is a node with a database of its own.
+// service is a node with a database of its own, which seals each leaf at once.
 func service(t *testing.T) (url, databaseURL string) {
+	t.Helper()
+	return serviceThat(t, func(c *node.Config) { c.SealLeaves = 1 })
+}
+
+func serviceThat(t *testing.T, change func(*node.Config)) (url, databaseURL string) {
 	t.Helper()
 	t.Setenv("HOME", t.TempDir())
 	databaseURL = pgtest.New(t, func(ctx context.Context, url string) error {
 		_, err := store.Migrate(ctx, url)
 		return err
 	})
-	n, err := node.Start(t.Context(), node.Config{
-		DatabaseURL: databaseURL, Listen: "127.0.0.1:0", StateDir: t.TempDir(), LogOrigin: "log.example.com/log/1", SealLeaves: 1,
+	config := node.Config{
+		DatabaseURL: databaseURL, Listen: "127.0.0.1:0", StateDir: t.TempDir(), LogOrigin: "log.example.com/log/1",
 		AllowedDestinations: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	change(&config)
+	n, err := node.Start(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,6 +92,9 @@ const (
 	ErrorReason_ERROR_REASON_REPLAY_ENDED ErrorReason = 46
 	// FAILED_PRECONDITION: the result came after its deadline or was reported already; what was recorded stays.
 	ErrorReason_ERROR_REASON_REPORT_TOO_LATE ErrorReason = 47
+	// FAILED_PRECONDITION: the log and what was signed of it contradict each other, so nothing is signed until an operator has
+	// looked. The message, which only the operator gets, says what differs.
+	ErrorReason_ERROR_REASON_SEALING_REFUSED ErrorReason = 48
 	// FAILED_PRECONDITION: the tenant is being deleted, which cannot be undone.
 	ErrorReason_ERROR_REASON_TENANT_DELETING ErrorReason = 55
 	// FAILED_PRECONDITION: a node of an earlier version is running, which would deliver without what the destination asks for.
@@ -165,6 +168,7 @@ var (
 		45:  "ERROR_REASON_DESTINATION_NOT_ENABLED",
 		46:  "ERROR_REASON_REPLAY_ENDED",
 		47:  "ERROR_REASON_REPORT_TOO_LATE",
+		48:  "ERROR_REASON_SEALING_REFUSED",
 		55:  "ERROR_REASON_TENANT_DELETING",
 		56:  "ERROR_REASON_UPGRADE_UNDER_WAY",
 		60:  "ERROR_REASON_ADDRESS_BLOCKED",
@@ -216,6 +220,7 @@ var (
 		"ERROR_REASON_DESTINATION_NOT_ENABLED":  45,
 		"ERROR_REASON_REPLAY_ENDED":             46,
 		"ERROR_REASON_REPORT_TOO_LATE":          47,
+		"ERROR_REASON_SEALING_REFUSED":          48,
 		"ERROR_REASON_TENANT_DELETING":          55,
 		"ERROR_REASON_UPGRADE_UNDER_WAY":        56,
 		"ERROR_REASON_ADDRESS_BLOCKED":          60,
@@ -268,7 +273,7 @@ var File_kapsel_v1_error_proto protoreflect.FileDescriptor
 
 const file_kapsel_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\xa6\r\n" +
+	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\xc8\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1e\n" +
@@ -302,6 +307,7 @@ const file_kapsel_v1_error_proto_rawDesc = "" +
 	"$ERROR_REASON_DESTINATION_NOT_ENABLED\x10-\x12\x1d\n" +
 	"\x19ERROR_REASON_REPLAY_ENDED\x10.\x12 \n" +
 	"\x1cERROR_REASON_REPORT_TOO_LATE\x10/\x12 \n" +
+	"\x1cERROR_REASON_SEALING_REFUSED\x100\x12 \n" +
 	"\x1cERROR_REASON_TENANT_DELETING\x107\x12\"\n" +
 	"\x1eERROR_REASON_UPGRADE_UNDER_WAY\x108\x12 \n" +
 	"\x1cERROR_REASON_ADDRESS_BLOCKED\x10<\x12\x1f\n" +

@@ -167,7 +167,8 @@ type AttestationServiceClient interface {
 	ExportProofPackages(context.Context, *v1.ExportProofPackagesRequest) (AttestationServiceExportProofPackagesClientStream, error)
 	// SealLog signs and publishes a head over all leaves that are recorded now, without waiting for the sealer's time.
 	//
-	// Errors: NOT_FOUND (LOG_NOT_FOUND), UNAVAILABLE (STORE_UNAVAILABLE). With nothing new it answers the latest head.
+	// Errors: NOT_FOUND (LOG_NOT_FOUND), UNAVAILABLE (STORE_UNAVAILABLE), FAILED_PRECONDITION (SEALING_REFUSED). With nothing
+	// new it answers the latest head.
 	SealLog(context.Context, *v1.SealLogRequest) (*v1.SealLogResponse, error)
 }
 
@@ -261,7 +262,8 @@ type AttestationServiceHandler interface {
 	ExportProofPackages(context.Context, *v1.ExportProofPackagesRequest, AttestationServiceExportProofPackagesServerStream) error
 	// SealLog signs and publishes a head over all leaves that are recorded now, without waiting for the sealer's time.
 	//
-	// Errors: NOT_FOUND (LOG_NOT_FOUND), UNAVAILABLE (STORE_UNAVAILABLE). With nothing new it answers the latest head.
+	// Errors: NOT_FOUND (LOG_NOT_FOUND), UNAVAILABLE (STORE_UNAVAILABLE), FAILED_PRECONDITION (SEALING_REFUSED). With nothing
+	// new it answers the latest head.
 	SealLog(context.Context, *v1.SealLogRequest) (*v1.SealLogResponse, error)
 }
 

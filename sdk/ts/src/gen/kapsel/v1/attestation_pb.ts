@@ -1013,7 +1013,8 @@ export const AttestationService: GenService<{
   /**
    * SealLog signs and publishes a head over all leaves that are recorded now, without waiting for the sealer's time.
    *
-   * Errors: NOT_FOUND (LOG_NOT_FOUND), UNAVAILABLE (STORE_UNAVAILABLE). With nothing new it answers the latest head.
+   * Errors: NOT_FOUND (LOG_NOT_FOUND), UNAVAILABLE (STORE_UNAVAILABLE), FAILED_PRECONDITION (SEALING_REFUSED). With nothing
+   * new it answers the latest head.
    *
    * @generated from rpc kapsel.v1.AttestationService.SealLog
    */
