@@ -56,7 +56,7 @@ func startPreparedServer(ctx context.Context, dataDir string, prepare func(*node
 	if err != nil {
 		return nil, nil, fmt.Errorf("make state directory: %w", err)
 	}
-	log := telemetry.NewText(os.Stderr, slog.LevelWarn)
+	log := telemetry.NewText(os.Stderr, telemetry.NewLevels(slog.LevelWarn))
 	postgres, err := embedpg.Start(ctx, embedpg.Config{DataDir: dataDir, Durable: true, Settings: benchSettings, Logger: log})
 	if err != nil {
 		os.RemoveAll(stateDir)

@@ -51,7 +51,8 @@ func runDev(cmd *cobra.Command, flags *nodeFlags, dataDir, readyFile string) (er
 	if err != nil {
 		return err
 	}
-	log := telemetry.NewText(os.Stderr, level)
+	levels := telemetry.NewLevels(level)
+	log := telemetry.NewText(os.Stderr, levels)
 	dir, err := devDir(dataDir)
 	if err != nil {
 		return err
@@ -64,7 +65,7 @@ func runDev(cmd *cobra.Command, flags *nodeFlags, dataDir, readyFile string) (er
 		os.Remove(readyFile) // of an earlier start: it must not look as if this one were ready
 	}
 	config := flags.config
-	config.Logger = log
+	config.Logger, config.LogLevels = log, levels
 	config.AllowedDestinations = append(config.AllowedDestinations, loopback...)
 	if config.StateDir == "" {
 		config.StateDir = filepath.Join(dir, "state")

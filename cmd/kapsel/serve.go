@@ -125,7 +125,8 @@ func newServe() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			flags.config.Logger = telemetry.NewJSON(os.Stderr, level)
+			flags.config.LogLevels = telemetry.NewLevels(level)
+			flags.config.Logger = telemetry.NewJSON(os.Stderr, flags.config.LogLevels)
 			if err := flags.config.Validate(); err != nil {
 				return usageError(err)
 			}

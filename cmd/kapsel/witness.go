@@ -124,7 +124,7 @@ func runWitness(cmd *cobra.Command, flags *witnessFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	logger := telemetry.NewJSON(cmd.ErrOrStderr(), level)
+	logger := telemetry.NewJSON(cmd.ErrOrStderr(), telemetry.NewLevels(level))
 	server, err := witness.NewServer(witness.ServerConfig{Name: flags.name, Signer: key.Signer(), Logs: logs, StateDir: flags.stateDir, Logger: logger})
 	if err != nil {
 		return usageError(err)

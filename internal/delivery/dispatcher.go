@@ -148,7 +148,7 @@ func (d *Dispatcher) settle(job Job) {
 // knows that an attempt may have been made. The node goes on; a goroutine has nobody else to catch its panic.
 func (d *Dispatcher) leave(job Job) {
 	if panicked := recover(); panicked != nil {
-		d.log.Error("panic, the delivery waits until its lease ends", "delivery_id", id.Delivery.Text(job.DeliveryID),
+		d.log.Error("panic, the delivery waits until its lease ends", "event_id", id.Event.Text(job.Event.ID), "delivery_id", id.Delivery.Text(job.DeliveryID),
 			"panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
 		d.Unreserve(job.Destination, len(job.Event.Body))
 	}
@@ -175,7 +175,7 @@ func (d *Dispatcher) attempt(job Job) (attempt *ledger.Attempt) {
 	started := time.Now()
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			d.log.Error("panic while sending", "delivery_id", id.Delivery.Text(job.DeliveryID), "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+			d.log.Error("panic while sending", "event_id", id.Event.Text(job.Event.ID), "delivery_id", id.Delivery.Text(job.DeliveryID), "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
 			attempt = &ledger.Attempt{ID: id.New(), URL: job.Destination.URL, StartedAt: started, Duration: time.Since(started)}
 			fail(attempt, leafv1.Failure_FAILURE_PROTOCOL, errPanicked)
 		}

@@ -110,7 +110,7 @@ func (s *Listener) record(offer *Offer, attempt *ledger.Attempt, recorded func()
 	d := s.all.dispatcher
 	verdict := d.judge(offer.Job, attempt)
 	verdict.Disable = ledger.Disable{}
-	d.log.Debug("listener reported", "delivery_id", id.Delivery.Text(offer.Job.DeliveryID), "attempt", offer.Job.Attempts+1, "status", attempt.StatusCode)
+	d.log.Debug("listener reported", "event_id", id.Event.Text(offer.Job.Event.ID), "delivery_id", id.Delivery.Text(offer.Job.DeliveryID), "attempt", offer.Job.Attempts+1, "status", attempt.StatusCode)
 	d.recorder.Submit(ledger.Result{
 		Duty: offer.Job.Duty, Attempt: attempt, Verdict: verdict,
 		Recorded: func(int64) {

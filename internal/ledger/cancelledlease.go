@@ -85,6 +85,7 @@ func (c *CancelledLeases) settle(ctx context.Context, tenantID, deliveryID uuid.
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	leaves := 0
+	var eventID uuid.UUID
 	err := pgx.BeginFunc(ctx, c.db.Engine(), func(tx pgx.Tx) error {
 		lease, err := c.db.TakeCancelledLease(ctx, tx, tenantID, deliveryID)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -101,6 +102,7 @@ func (c *CancelledLeases) settle(ctx context.Context, tenantID, deliveryID uuid.
 		if err != nil || result == nil {
 			return err
 		}
+		eventID = result.Duty.Event.ID
 		batch, err := newBatch(c.nodeID, c.logID, []Result{*result})
 		if err != nil {
 			return err
@@ -111,7 +113,7 @@ func (c *CancelledLeases) settle(ctx context.Context, tenantID, deliveryID uuid.
 		return err
 	})
 	if err == nil && leaves > 0 {
-		c.log.Info("recorded the attempt of a lost node, whose delivery was cancelled", "delivery_id", id.Delivery.Text(deliveryID))
+		c.log.Info("recorded the attempt of a lost node, whose delivery was cancelled", "event_id", id.Event.Text(eventID), "delivery_id", id.Delivery.Text(deliveryID))
 		c.recorded(leaves)
 	}
 	return err

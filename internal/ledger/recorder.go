@@ -247,7 +247,8 @@ func (r *Recorder) apart(results []Result, record func(half []Result) error) err
 // silent, and in nobody's way.
 func (r *Recorder) logRefused(b *batch, err error) {
 	r.metrics.refused.Add(1)
-	r.log.Error("result refused", "delivery_id", id.Delivery.Text(b.results[0].Duty.DeliveryID), "error", err)
+	duty := b.results[0].Duty
+	r.log.Error("result refused", "event_id", id.Event.Text(duty.Event.ID), "delivery_id", id.Delivery.Text(duty.DeliveryID), "error", err)
 }
 
 // commit writes the batch once, and returns its leaf indexes. After a failed try it first looks whether that one was

@@ -14,6 +14,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/certificate"
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/retention"
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 	"github.com/kapsel-dev/kapsel/internal/witness"
 	"github.com/kapsel-dev/kapsel/server"
@@ -92,6 +93,8 @@ type Config struct {
 	// Version of the program.
 	Version string
 	Logger  *slog.Logger
+	// LogLevels are those of Logger, to be changed at the admin listener. Optional.
+	LogLevels *telemetry.Levels
 	// OnSeal is called after each tree head was published. Optional; it must not block.
 	OnSeal func(tlog.SealStats)
 }

@@ -2,12 +2,15 @@ package node
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
 )
 
 // exposition is what a node shows at /metrics: values by name and labels as they stand there.
@@ -106,4 +109,33 @@ func TestOneWebhookIsCountedOnItsWholeWay(t *testing.T) {
 			t.Fatalf("not shown as wanted: %v", missing)
 		}
 	}
+}
+
+func TestLogLevelsChangeAtTheAdminListener(t *testing.T) {
+	said := new(logs)
+	levels := telemetry.NewLevels(slog.LevelInfo)
+	r, n := one(t, func(c *Config) {
+		withAdmin(c)
+		c.LogLevels, c.Logger = levels, telemetry.NewJSON(said, levels)
+	})
+	r.load(1, 0, func(int) *Node { return n })
+	if said.count(`"stored"`) != 0 {
+		t.Error("a webhook is written about at level info")
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, n.AdminURL()+"/loglevel", strings.NewReader(`{"component":"ingest","level":"debug"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("PUT /loglevel: %s", response.Status)
+	}
+	r.load(1, 0, func(int) *Node { return n })
+	eventually(t, "intake writes about the webhook, with its correlation id", func() bool {
+		return said.count(`"msg":"stored","component":"ingest","event_id":"evt_`) == 1 && said.count(`"correlation_id":"evt_`) == 1
+	})
 }

@@ -86,7 +86,11 @@ func (n *Node) openAdmin(log *slog.Logger) (err error) {
 	if n.config.AdminListen == "" {
 		return nil
 	}
-	n.admin, err = server.OpenAdmin(n.config.AdminListen, n.config.AdminPublic, n.ready, n.concern, map[string]http.Handler{"GET /metrics": n.meter.Handler()}, slog.NewLogLogger(log.With("component", "admin").Handler(), slog.LevelWarn))
+	handlers := map[string]http.Handler{"GET /metrics": n.meter.Handler()}
+	if n.config.LogLevels != nil {
+		handlers["/loglevel"] = n.config.LogLevels
+	}
+	n.admin, err = server.OpenAdmin(n.config.AdminListen, n.config.AdminPublic, n.ready, n.concern, handlers, slog.NewLogLogger(log.With("component", "admin").Handler(), slog.LevelWarn))
 	if err != nil {
 		return err
 	}
