@@ -142,6 +142,12 @@ func TestWhatANodeOfAnEarlierVersionWouldLeaveOutWaitsForItsUpgrade(t *testing.T
 		DestinationId: plain.Id, Destination: &kapselv1.Destination{Headers: headers("X", "y")}, UpdateMask: mask("headers"),
 	})
 	wantReason(t, err, connect.CodeFailedPrecondition, "UPGRADE_UNDER_WAY")
+	stream, err := a.listen.Listen(t.Context(), &kapselv1.ListenRequest{})
+	if err == nil {
+		defer stream.Close()
+		_, err = stream.Receive()
+	}
+	wantReason(t, err, connect.CodeFailedPrecondition, "UPGRADE_UNDER_WAY")
 	if err := create(&kapselv1.Destination{EndpointId: e.Id, Url: "https://example.com/"}); err != nil {
 		t.Errorf("a destination that every version honours: %v", err)
 	}

@@ -120,21 +120,29 @@ func (s *destinationService) takeClientCredentials(d, before *kapselv1.Destinati
 // the rest. headers is the column of that name as it was, nil: there was none.
 func (s *destinationService) storeOutbound(ctx context.Context, tx pgx.Tx, row store.Destination, d destinationSettings, headers []byte) error {
 	if d.ClientTls != nil || d.ClientCredentials != nil || len(d.Headers) > 0 {
-		old, err := s.DB.OldNodes(ctx, tx, delivery.Features, nodeGone.Seconds())
-		if err != nil {
-			return fmt.Errorf("look for old nodes: %w", err)
-		}
-		if old {
-			r := refuse(kapselv1.ErrorReason_ERROR_REASON_UPGRADE_UNDER_WAY,
-				"a node of an earlier version is running, which would leave out what headers, client_tls and client_credentials ask for: upgrade it, then try again")
-			r.retry = nodeGone
-			return r
+		if err := s.awaitUpgrade(ctx, tx); err != nil {
+			return err
 		}
 	}
 	if err := s.storeCredentials(ctx, tx, row.TenantID, row.DestinationID, d.credentials); err != nil {
 		return err
 	}
 	return s.storeHeaders(ctx, tx, row, d.Headers, headers)
+}
+
+// awaitUpgrade refuses what a live node of an earlier version would not honour.
+func (a *api) awaitUpgrade(ctx context.Context, tx pgx.Tx) error {
+	old, err := a.DB.OldNodes(ctx, tx, delivery.Features, nodeGone.Seconds())
+	if err != nil {
+		return fmt.Errorf("look for old nodes: %w", err)
+	}
+	if !old {
+		return nil
+	}
+	r := refuse(kapselv1.ErrorReason_ERROR_REASON_UPGRADE_UNDER_WAY, "a node of an earlier version is running, which does not know "+
+		"sealed headers, client_tls, client_credentials and listening sessions: upgrade it, then try again")
+	r.retry = nodeGone
+	return r
 }
 
 // storeCredentials carries changes out.

@@ -109,6 +109,9 @@ func (s *listenService) create(ctx context.Context, tenantID uuid.UUID, request 
 		} else if sessions >= maxListenSessions {
 			return refuse(kapselv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED, "the tenant has %d listening sessions already: delete the destination of one, or wait 10 minutes after its stream ended", maxListenSessions)
 		}
+		if err := s.awaitUpgrade(ctx, tx); err != nil {
+			return err
+		}
 		if _, err := s.DB.CreateDestination(ctx, tx, row); store.IsReferenceError(err) {
 			return noSuchEndpoint()
 		} else if err != nil {
