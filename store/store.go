@@ -70,6 +70,9 @@ func openPool(ctx context.Context, url, role string, maxConns int32, roundTrips 
 	// Each statement has an index that serves it. A plan that was made while a table was empty must not read all of it once
 	// it is not.
 	config.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
+	// That setting makes the planner's costs astronomical where a table has no index to use, and PostgreSQL compiles statements
+	// (JIT, on by default) that seem to cost so much: tens to hundreds of milliseconds for each look at a table of three rows.
+	config.ConnConfig.RuntimeParams["jit"] = "off"
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		registerTypes(conn.TypeMap())
 		return checkSession(ctx, conn, role)

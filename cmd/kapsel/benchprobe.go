@@ -21,7 +21,7 @@ func (p *apiProbe) Progress(ctx context.Context) (bench.Progress, error) {
 		return bench.Progress{}, fmt.Errorf("get tree head: %w", err)
 	}
 	size := response.TreeHead.TreeSize
-	return bench.Progress{Recorded: size, Sealed: size, RoundTrips: -1}, nil
+	return bench.Progress{Recorded: size, Sealed: size, RoundTrips: -1, WALBytes: -1}, nil
 }
 
 func (*apiProbe) Seals() []time.Duration { return nil }

@@ -107,12 +107,16 @@ func (s *benchServer) sealed(stats tlog.SealStats) {
 
 // Progress reads the log's row.
 func (s *benchServer) Progress(ctx context.Context) (bench.Progress, error) {
-	s.asked++
+	s.asked += 2
+	var written int64
+	if err := s.node.DB().Engine().QueryRow(ctx, "select (pg_current_wal_lsn() - '0/0')::bigint").Scan(&written); err != nil {
+		return bench.Progress{}, fmt.Errorf("read progress: %w", err)
+	}
 	row, err := s.node.DB().LogProgress(ctx, s.node.DB().Engine(), 1)
 	if err != nil {
 		return bench.Progress{}, fmt.Errorf("read progress: %w", err)
 	}
-	return bench.Progress{Recorded: row.NextIndex, Sealed: row.TreeSize, RoundTrips: s.node.DB().RoundTrips() - s.asked}, nil
+	return bench.Progress{Recorded: row.NextIndex, Sealed: row.TreeSize, RoundTrips: s.node.DB().RoundTrips() - s.asked, WALBytes: written}, nil
 }
 
 // Seals returns how long each seal took so far.

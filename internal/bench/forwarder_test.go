@@ -114,7 +114,7 @@ func (f *forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (f *forwarder) Progress(context.Context) (Progress, error) {
 	n := f.attempts.Load()
-	return Progress{Recorded: 1000 + n, Sealed: 1000 + n, RoundTrips: 2 * n}, nil
+	return Progress{Recorded: 1000 + n, Sealed: 1000 + n, RoundTrips: 2 * n, WALBytes: 4000 * n}, nil
 }
 
 func (f *forwarder) Seals() []time.Duration { return []time.Duration{time.Second} }

@@ -29,4 +29,6 @@ type Progress struct {
 	// RoundTrips is the number of statements and transactions that the server has sent to
 	// its database and waited for, without the probe's own; negative when unknown.
 	RoundTrips int64
+	// WALBytes is how much write-ahead log the database has written; negative when unknown.
+	WALBytes int64
 }

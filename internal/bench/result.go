@@ -33,6 +33,8 @@ type Result struct {
 	Duplicated int64 `json:"duplicated"`
 	// RoundTrips is the number of database round trips for each accepted webhook.
 	RoundTrips *float64 `json:"db_round_trips_per_webhook"`
+	// WALBytes is the write-ahead log for each accepted webhook, until the last was sealed.
+	WALBytes *float64 `json:"wal_bytes_per_webhook"`
 
 	DeliveryP50 float64 `json:"delivery_p50_ms"` // the 202 to the sink; 0 if overtaken
 	DeliveryP99 float64 `json:"delivery_p99_ms"`
@@ -78,6 +80,9 @@ func newResult(cfg Config, warm, p phase) Result {
 	}
 	if p.roundTrips >= 0 && p.accepted > 0 {
 		r.RoundTrips = new(float64(p.roundTrips) / float64(p.accepted))
+	}
+	if p.walBytes >= 0 && p.accepted > 0 {
+		r.WALBytes = new(float64(p.walBytes) / float64(p.accepted))
 	}
 	return r
 }
@@ -145,8 +150,8 @@ func (r Result) WriteTable(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nlost %d, duplicated %d, database round trips per webhook %s\nother answers: %s; connection errors: %d; unsent: %d; delivered without a read 202: %d; foreign: %d\n",
-		r.Lost, r.Duplicated, optional(r.RoundTrips), r.rejections(), r.ConnectionErrors, r.Unsent, r.UnackedDelivered, r.Foreign)
+	_, err := fmt.Fprintf(w, "\nlost %d, duplicated %d, database round trips per webhook %s, bytes of write-ahead log %s\nother answers: %s; connection errors: %d; unsent: %d; delivered without a read 202: %d; foreign: %d\n",
+		r.Lost, r.Duplicated, optional(r.RoundTrips), optional(r.WALBytes), r.rejections(), r.ConnectionErrors, r.Unsent, r.UnackedDelivered, r.Foreign)
 	return err
 }
 

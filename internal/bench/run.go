@@ -92,6 +92,7 @@ type phase struct {
 	recorded   int64 // webhooks whose attempt is in the ledger
 	sealed     int64 // of these, covered by a tree head
 	roundTrips int64 // negative when unknown
+	walBytes   int64 // the same
 
 	recordedNs int64 // when recorded last grew
 	sealedNs   int64 // when sealed last grew
@@ -155,6 +156,10 @@ func (p *phase) drain(ctx context.Context, timeout time.Duration, l *ledger, pro
 		p.roundTrips = now.RoundTrips - before.RoundTrips
 		if now.RoundTrips < 0 || before.RoundTrips < 0 {
 			p.roundTrips = -1
+		}
+		p.walBytes = now.WALBytes - before.WALBytes
+		if now.WALBytes < 0 || before.WALBytes < 0 {
+			p.walBytes = -1
 		}
 		if first == l.issued() && p.recorded >= receipts && p.sealed >= p.recorded {
 			return nil

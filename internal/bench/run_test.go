@@ -37,6 +37,9 @@ func TestEveryWebhookIsAccountedFor(t *testing.T) {
 	if r.RoundTrips == nil || *r.RoundTrips != 2 {
 		t.Errorf("round trips per webhook: got %s, want 2", optional(r.RoundTrips))
 	}
+	if r.WALBytes == nil || *r.WALBytes != 4000 {
+		t.Errorf("write-ahead log per webhook: got %s bytes, want 4000", optional(r.WALBytes))
+	}
 	if r.ProofP99 == nil || *r.ProofP99 < 2.9 || *r.ProofP99 > 3.1 {
 		t.Errorf("proof p99: got %s, want 3 ms", optional(r.ProofP99))
 	}
