@@ -65,10 +65,11 @@ bench: build ## Measure the whole path with a server, a sink and a generator of 
 	bin/kapsel bench $(ARGS)
 
 .PHONY: generate
-generate: ## Generate third_party, gen, proto/contract.binpb, sdk/ts/src/gen and store/*.sql.go anew.
+generate: ## Generate third_party, gen, proto/contract.binpb, proto/openapi.yaml, sdk/ts/src/gen and store/*.sql.go anew.
 	go run ./tools/protodeps third_party
 	$(BUF) generate
 	$(BUF) build proto --exclude-imports -o proto/contract.binpb
+	$(BUF) generate --template buf.gen.openapi.yaml
 	tools/generate-ts.sh
 	$(SQLC) generate
 	@tools/stale-queries.sh

@@ -20,3 +20,9 @@ func Descriptors() (*descriptorpb.FileDescriptorSet, error) {
 	}
 	return &files, nil
 }
+
+//go:embed openapi.yaml
+var openAPI []byte // made by make generate of openapi.base.yaml and the contract
+
+// OpenAPI is the description of the HTTP interface, OpenAPI 3.1 as YAML. It must not be changed.
+func OpenAPI() []byte { return openAPI }
