@@ -247,8 +247,11 @@ func (r *Recorder) apart(results []Result, record func(half []Result) error) err
 // silent, and in nobody's way.
 func (r *Recorder) logRefused(b *batch, err error) {
 	r.metrics.refused.Add(1)
-	duty := b.results[0].Duty
-	r.log.Error("result refused", "event_id", id.Event.Text(duty.Event.ID), "delivery_id", id.Delivery.Text(duty.DeliveryID), "error", err)
+	duty, eventID := b.results[0].Duty, uuid.Nil
+	if duty.Event != nil { // what is wrong with the result may be just that
+		eventID = duty.Event.ID
+	}
+	r.log.Error("result refused", "event_id", id.Event.Text(eventID), "delivery_id", id.Delivery.Text(duty.DeliveryID), "error", err)
 }
 
 // commit writes the batch once, and returns its leaf indexes. After a failed try it first looks whether that one was
