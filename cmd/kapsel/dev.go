@@ -66,6 +66,9 @@ func runDev(cmd *cobra.Command, flags *nodeFlags, dataDir, readyFile string) (er
 	}
 	config := flags.config
 	config.Logger, config.LogLevels = log, levels
+	if config.Tracer, err = telemetry.NewTracer(ctx, version(), log); err != nil {
+		return usageError(err)
+	}
 	config.AllowedDestinations = append(config.AllowedDestinations, loopback...)
 	if config.StateDir == "" {
 		config.StateDir = filepath.Join(dir, "state")

@@ -140,6 +140,9 @@ func newServe() *cobra.Command {
 				fault.Enable(schedule)
 				flags.config.Logger.Warn("failures are injected on purpose", "faults", text)
 			}
+			if flags.config.Tracer, err = telemetry.NewTracer(cmd.Context(), version(), flags.config.Logger); err != nil {
+				return usageError(err)
+			}
 			n, err := node.Start(cmd.Context(), flags.config)
 			if err != nil {
 				return err

@@ -19,6 +19,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
 )
 
 // What a node may hold in memory, waiting and in flight.
@@ -38,6 +39,8 @@ type Dispatcher struct {
 	health   *health
 	log      *slog.Logger
 	metrics  metrics
+	tracer   *telemetry.Tracer
+	recorded func(Recorded) // of attempts whose trace is exported
 
 	nodes     atomic.Int64 // that are alive, this one too; zero until that is known
 	held      atomic.Int64
@@ -198,7 +201,7 @@ func (d *Dispatcher) submit(job Job, attempt *ledger.Attempt, verdict ledger.Ver
 		d.demandDisable(job.DestinationID, disableDemand{tenantID: job.Event.TenantID, eventID: job.Event.ID, disable: verdict.Disable, knownAt: job.Destination.UpdatedAt})
 	}
 	d.metrics.settled(job, attempt, verdict)
-	d.recorder.Submit(ledger.Result{
+	result := ledger.Result{
 		Duty: job.Duty, Attempt: attempt, Verdict: verdict,
 		Recorded: func(int64) {
 			d.Unreserve(job.Destination, len(job.Event.Body))
@@ -206,7 +209,11 @@ func (d *Dispatcher) submit(job Job, attempt *ledger.Attempt, verdict ledger.Ver
 				d.NoteTurn(job.DestinationID, job.OrderKey)
 			}
 		},
-	})
+	}
+	if d.tracer.On() && attempt != nil && !attempt.StartedAt.IsZero() {
+		result.Recorded = d.trace(job, attempt, result.Recorded)
+	}
+	d.recorder.Submit(result)
 }
 
 // canSend reports whether a job may be sent, and a send that begins now ends before the job's lease.

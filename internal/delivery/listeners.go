@@ -248,7 +248,7 @@ func (s *Listener) offer(ctx context.Context, destination *route.Destination, ro
 		}
 		now := time.Now()
 		offers = append(offers, &Offer{
-			AttemptID: id.New(), Job: job, Headers: s.all.dispatcher.sender.headers(job, now), Deadline: now.Add(ReportTime), offered: now,
+			AttemptID: id.New(), Job: job, Headers: s.all.dispatcher.sender.headers(job, &ledger.Attempt{StartedAt: now}), Deadline: now.Add(ReportTime), offered: now,
 		})
 	}
 	if err := s.all.claimer.cancelVanished(ctx, unsent); err != nil {

@@ -133,7 +133,7 @@ func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
 		fail(attempt, leafv1.Failure_FAILURE_CONFIGURATION, err)
 		return attempt
 	}
-	request.Header = s.headers(job, attempt.StartedAt)
+	request.Header = s.headers(job, attempt)
 	if destination.ClientCredentials != nil {
 		authorization, err := s.tokens.header(ctx, destination)
 		if err != nil {
@@ -177,8 +177,8 @@ func (s *Sender) Send(ctx context.Context, job Job) *ledger.Attempt {
 // headers are those of the request: original ones by policy, the destination's own, Standard Webhooks, the trace's
 // and Kapsel's.
 // A late retry is signed afresh, since a receiver's tolerance is minutes.
-func (s *Sender) headers(job Job, now time.Time) http.Header {
-	event, destination := job.Event, job.Destination
+func (s *Sender) headers(job Job, attempt *ledger.Attempt) http.Header {
+	event, destination, now := job.Event, job.Destination, attempt.StartedAt
 	header := make(http.Header, 12+len(destination.Headers)+len(destination.Forwarded))
 	if destination.ForwardAll || len(destination.Forwarded) > 0 {
 		forward(header, event.Headers, destination)
@@ -191,10 +191,11 @@ func (s *Sender) headers(job Job, now time.Time) http.Header {
 	}
 	messageID := id.Event.Text(event.ID)
 	trace := traceOf(event.ID, event.Headers)
+	attempt.TraceID, attempt.SpanID = trace.id, randomSpan()
 	// One array for all: each value would cost an allocation.
 	values := []string{
 		s.userAgent, messageID, strconv.FormatInt(now.Unix(), 10), destination.Signer.Sign(messageID, now, event.Body),
-		strconv.Itoa(job.Attempts + 1), event.ReceivedAt.UTC().Format(time.RFC3339Nano), trace.traceparent(), trace.state,
+		strconv.Itoa(job.Attempts + 1), event.ReceivedAt.UTC().Format(time.RFC3339Nano), trace.traceparent(attempt.SpanID), trace.state,
 	}
 	names := destination.SignatureHeaders
 	for i, name := range [...]string{"User-Agent", names.ID, names.Timestamp, names.Signature, "Kapsel-Attempt", "Kapsel-Received-At", "Traceparent", "Tracestate"} {

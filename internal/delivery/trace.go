@@ -23,9 +23,10 @@ const (
 
 // trace is where an attempt stands in a trace.
 type trace struct {
-	id    [16]byte
-	flags byte
-	state string
+	id     [16]byte
+	parent [8]byte // the source's span; zero: there is none
+	flags  byte
+	state  string
 }
 
 // traceOf is the trace of an event: its source's, or without a valid one a trace of the event's own, whose id is the
@@ -54,17 +55,20 @@ func headerValues(lines []byte, start string) []string {
 	return values
 }
 
-// traceparent names a new span of the trace: each attempt is one.
-func (t trace) traceparent() string {
-	var span [8]byte
+// randomSpan is the id of a new span.
+func randomSpan() (span [8]byte) {
 	for value := rand.Uint64(); ; value = rand.Uint64() {
 		if value != 0 { // which would be no id
 			for i := range span {
 				span[i] = byte(value >> (8 * i))
 			}
-			break
+			return span
 		}
 	}
+}
+
+// traceparent names a span of the trace: each attempt is one.
+func (t trace) traceparent(span [8]byte) string {
 	text := make([]byte, 0, traceparentBytes)
 	text = append(text, "00-"...)
 	text = hex.AppendEncode(text, t.id[:])
@@ -83,15 +87,14 @@ func parseTraceparent(text string) (trace, bool) {
 	}
 	var t trace
 	var version, flags [1]byte
-	var parent [8]byte
 	if !decodeLowerHex(version[:], text[:2]) || !decodeLowerHex(t.id[:], text[3:35]) ||
-		!decodeLowerHex(parent[:], text[36:52]) || !decodeLowerHex(flags[:], text[53:55]) {
+		!decodeLowerHex(t.parent[:], text[36:52]) || !decodeLowerHex(flags[:], text[53:55]) {
 		return trace{}, false
 	}
 	if version[0] == 0xff || version[0] == 0 && len(text) != traceparentBytes || len(text) > traceparentBytes && text[traceparentBytes] != '-' {
 		return trace{}, false
 	}
-	if t.id == [16]byte{} || parent == [8]byte{} {
+	if t.id == [16]byte{} || t.parent == [8]byte{} {
 		return trace{}, false
 	}
 	t.flags = flags[0] & knownTraceFlags

@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
 )
 
@@ -101,7 +102,7 @@ func FuzzTraceparent(f *testing.F) {
 		if !valid {
 			return
 		}
-		next, again := parseTraceparent(parsed.traceparent())
+		next, again := parseTraceparent(parsed.traceparent(randomSpan()))
 		if !again || next.id != parsed.id || next.flags != parsed.flags {
 			t.Errorf("%q became %+v, then %+v", text, parsed, next)
 		}
@@ -118,6 +119,6 @@ func BenchmarkHeaders(b *testing.B) {
 	job.Event = event
 	b.ReportAllocs()
 	for b.Loop() {
-		hashHeaders(sender.headers(job, event.ReceivedAt))
+		hashHeaders(sender.headers(job, &ledger.Attempt{StartedAt: event.ReceivedAt}))
 	}
 }

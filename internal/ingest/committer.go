@@ -14,6 +14,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
+	"github.com/kapsel-dev/kapsel/internal/telemetry"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -46,6 +47,7 @@ type Committer struct {
 	waiting      chan *pending
 	waitingBytes atomic.Int64
 	metrics      metrics
+	tracer       *telemetry.Tracer
 }
 
 // NewCommitter makes a committer. lease is for how long new deliveries are leased to this node, hold how long a webhook
@@ -188,6 +190,9 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 		for _, p := range slices.Concat(batch, repeats) {
 			p.answer(outcome{err: cause})
 		}
+		if c.tracer.On() {
+			c.trace(batch, nil, started, "not_stored")
+		}
 		return
 	}
 	c.handOver(batch, outcomes, started.Add(c.lease))
@@ -200,6 +205,9 @@ func (c *Committer) store(ctx context.Context, batch []*pending) {
 		o := outcomes[i]
 		o.duplicate = true
 		repeat.answer(o)
+	}
+	if c.tracer.On() {
+		c.trace(batch, outcomes, started, "")
 	}
 }
 

@@ -62,6 +62,9 @@ type Attempt struct {
 	StatusCode     int
 	RequestHeaders [sha256.Size]byte
 	Response       *Response
+	// TraceID and SpanID are what the destination was told of the trace (W3C Trace Context). Zero: nothing was sent.
+	TraceID [16]byte
+	SpanID  [8]byte
 	// RetryAfter is how long the destination asked to be left alone (429, 503); zero when it did not.
 	RetryAfter time.Duration
 	// Diagnosis is for people; the log does not hold it.

@@ -91,13 +91,14 @@ func (r *rig) apiKey(n *Node, scopes ...string) (key tenant.Key, keyID string) {
 	return key, id.APIKey.Text(params.KeyID)
 }
 
-// A run of everything, with debug logs and metrics, on a real node: no secret and no payload may turn up where it does not belong.
+// A run of everything, with debug logs, metrics and traces, on a real node: no secret and no payload may turn up where it does not belong.
 func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 	mark := strings.ToLower(strings.ReplaceAll(id.New().String(), "-", ""))
-	logged := new(syncBuffer)
+	logged, collected := new(syncBuffer), newCollector(t)
 	r, n := one(t, func(c *Config) {
 		c.Logger = slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		withAdmin(c)
+		c.Tracer = collected.tracer(t, "1")
 	})
 	admin, _ := r.apiKey(n, "ingest", "read", "manage", "admin")
 	spare, spareID := r.apiKey(n, "read")
@@ -202,7 +203,8 @@ func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 		t.Error("the search does not find the payload where it is: in the table events")
 	}
 	delete(dump, "events")
-	places := map[string]string{"the log": logged.String(), "an answer": client.answers.String(), "the metrics": metrics, "pg_dump": r.pgDump()}
+	eventually(t, "spans of deliveries are exported", func() bool { return strings.Contains(collected.text(), "kapsel.delivery_id") })
+	places := map[string]string{"the log": logged.String(), "the traces": collected.text(), "an answer": client.answers.String(), "the metrics": metrics, "pg_dump": r.pgDump()}
 	for table, rows := range dump {
 		places["the table "+table] = rows
 	}

@@ -93,6 +93,8 @@ type Config struct {
 	// Version of the program.
 	Version string
 	Logger  *slog.Logger
+	// Tracer exports spans; the node closes it when it stops. Nil: there are none.
+	Tracer *telemetry.Tracer
 	// LogLevels are those of Logger, to be changed at the admin listener. Optional.
 	LogLevels *telemetry.Levels
 	// OnSeal is called after each tree head was published. Optional; it must not block.

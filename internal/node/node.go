@@ -56,6 +56,7 @@ type Node struct {
 	members    *membership
 	sealer     *tlog.Sealer
 	heads      *tlog.Heads
+	sealSpans  *sealSpans
 
 	listener     net.Listener
 	meter        *telemetry.Meter // nil: there is no admin listener
@@ -132,10 +133,11 @@ func (n *Node) build(ctx context.Context) error {
 	reader := tlog.NewReader(n.db.Engine(), logID, n.origin)
 	reader.SetMeter(n.meter)
 	n.heads = tlog.NewHeads(reader)
+	n.sealSpans = &sealSpans{tracer: n.config.Tracer, origin: n.origin, heads: n.heads}
 	sealing := tlog.Config{
 		LogID: logID, Origin: n.origin, Node: n.id, DB: n.db.Engine(), Keys: n.logKeys, NeverLeads: !n.has(RoleSeal),
 		MaxLeaves: n.config.SealLeaves, MaxAge: n.config.SealAge,
-		Logger: log.With("component", "sealer"), Heads: n.heads, OnSeal: probe.onSeal(n.config.OnSeal),
+		Logger: log.With("component", "sealer"), Heads: n.heads, OnSeal: n.sealSpans.onSeal(probe.onSeal(n.config.OnSeal)),
 	}
 	var err error
 	if n.has(RoleSeal) {
@@ -166,6 +168,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.dispatcher = delivery.NewDispatcher(n.id, n.sender, n.recorder, leases, log.With("component", "delivery"))
 	n.dispatcher.SetBreakerPause(n.config.BreakerPause)
 	n.dispatcher.SetMeter(n.meter)
+	n.dispatcher.SetTracer(n.config.Tracer, n.sealSpans.recorded)
 	if !n.has(RoleDeliver) {
 		n.dispatcher.SendElsewhere()
 	}
@@ -176,6 +179,7 @@ func (n *Node) build(ctx context.Context) error {
 	claimer := delivery.NewClaimer(n.db, n.id, delivery.DefaultLease, n.routes, n.dispatcher, leases, log.With("component", "claimer"))
 	committer := ingest.NewCommitter(n.db, n.id, delivery.DefaultLease, n.config.Hold, n.dispatcher, log.With("component", "ingest"))
 	committer.SetMeter(n.meter)
+	committer.SetTracer(n.config.Tracer)
 	name, _ := os.Hostname() // only for people
 	n.members = &membership{
 		db: n.db, nodeID: n.id, name: name, version: n.config.Version, roles: n.config.Roles, log: log.With("component", "membership"),
@@ -230,6 +234,9 @@ func (n *Node) build(ctx context.Context) error {
 	}
 	if n.meter != nil {
 		n.add("probe", func(ctx context.Context) error { return probe.Run(ctx, n.heads) })
+	}
+	if n.config.Tracer.On() {
+		n.add("seal spans", n.sealSpans.Run)
 	}
 	n.addFor(RoleSeal, "eraser", eraser.Run)
 	n.add("keyset", n.keys.Run)

@@ -55,6 +55,10 @@ func (n *Node) Stop(ctx context.Context) error {
 	step(ctx, "leave", func(ctx context.Context) error {
 		return errors.Join(n.remove("membership")(ctx), n.members.leave(ctx))
 	})
+	if head, known := n.heads.Latest(); known {
+		n.sealSpans.covered(head.Size)
+	}
+	n.config.Tracer.Close(ctx)
 	n.discard()
 	log.Info("stopped")
 	return errors.Join(errs...)

@@ -1,0 +1,57 @@
+package telemetry
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+func TestTracingIsOffWithoutAnEndpoint(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+	tracer, err := NewTracer(t.Context(), "", slog.New(slog.DiscardHandler))
+	if tracer.On() || err != nil {
+		t.Errorf("on: %v, error %v", tracer.On(), err)
+	}
+	if n := testing.AllocsPerRun(10, func() { tracer.Sampled(TraceID{1}); tracer.Tell(Span{}) }); n > 0 {
+		t.Errorf("%v allocations though it is off", n)
+	}
+	tracer.Close(t.Context())
+}
+
+func TestWrongTracingVariablesAreRefused(t *testing.T) {
+	for name, value := range map[string]string{
+		"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_TRACES_SAMPLER": "jaeger_remote", "OTEL_TRACES_SAMPLER_ARG": "2", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+			t.Setenv(name, value)
+			_, err := NewTracer(t.Context(), "", slog.New(slog.DiscardHandler))
+			if err == nil || !strings.Contains(err.Error(), "want ") {
+				t.Errorf("error %v: want one that says what is wanted", err)
+			}
+		})
+	}
+}
+
+func TestSamplingTakesItsShareOfTracesAndAlwaysTheSame(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+	for ratio, want := range map[string][2]int{"0": {0, 0}, "0.25": {200, 300}, "1": {1000, 1000}} {
+		t.Setenv("OTEL_TRACES_SAMPLER_ARG", ratio)
+		tracer, err := NewTracer(t.Context(), "", slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sampled := 0
+		for i := range 1000 {
+			var id TraceID
+			id[9], id[10] = byte(i*256/1000), byte(i)
+			if tracer.Sampled(id) {
+				sampled++
+			}
+		}
+		if sampled < want[0] || sampled > want[1] {
+			t.Errorf("ratio %s: %d of 1000 are sampled", ratio, sampled)
+		}
+		tracer.Close(t.Context())
+	}
+}
