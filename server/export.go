@@ -62,11 +62,15 @@ func (s *attestationService) ExportProofPackages(ctx context.Context, request *k
 			e.next = leaves[exportPage-1].LeafIndex + 1
 		}
 		message := &kapselv1.ExportProofPackagesResponse{ResumeToken: e.token()}
+		packager, err := s.Reader.Packager(ctx, e.head) // anew for each page: cosignatures come in behind a head
+		if err != nil {
+			return err
+		}
 		for _, row := range leaves {
 			if !wanted(row.Leaf) {
 				continue
 			}
-			document, err := s.Reader.Package(ctx, row.LeafIndex, row.Leaf, e.head)
+			document, err := packager.Package(ctx, row.LeafIndex, row.Leaf)
 			if err != nil {
 				return err
 			}

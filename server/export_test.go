@@ -1,15 +1,22 @@
 package server
 
 import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect/v2"
+	"filippo.io/torchwood"
+	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/tlog"
 	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
 
@@ -83,6 +90,64 @@ func TestExportOfASpanIsAllForOneHead(t *testing.T) {
 	}
 	_, _, err = r.export(other, &kapselv1.ExportProofPackagesRequest{Recorded: &kapselv1.TimeRange{}, ResumeToken: token})
 	wantReason(t, err, connect.CodeInvalidArgument, "INVALID_TOKEN")
+}
+
+// A witness cosigns the head while an export of it is under way. What comes after that bears its line, and it is one archive.
+func TestCosignaturesInTheMiddleOfAnExport(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	r.sealedLog(a, exportPage+20)
+	key := must(r.key.VerifierKey(testOrigin))(t)
+	request := &kapselv1.ExportProofPackagesRequest{Recorded: new(kapselv1.TimeRange)}
+	ctx, cancel := context.WithCancel(t.Context())
+	stream := must(a.attestation.ExportProofPackages(ctx, request))(t)
+	first := must(stream.Receive())(t)
+	cancel()
+	stream.Close()
+	if len(first.Packages) != exportPage {
+		t.Fatalf("%d packages in the first message", len(first.Packages))
+	}
+
+	size := must(verify.Parse(first.Packages[0].Json))(t).TreeSize
+	head := must(r.deps.Reader.HeadAt(t.Context(), size))(t)
+	witness := must(torchwood.NewCosignatureSigner("witness.example.com", ed25519.NewKeyFromSeed(make([]byte, 32))))(t)
+	text, _, _ := strings.Cut(head.Note, "\n\n")
+	cosigned := must(note.Sign(&note.Note{Text: text + "\n"}, witness))(t)
+	line := strings.Split(strings.TrimSpace(string(cosigned)), "\n")
+	store := tlog.StoreCosignatures(r.db.Engine(), testLogID)
+	err := store(t.Context(), size, []tlog.Cosignature{{
+		Signature: note.Signature{Name: witness.Name()}, Line: line[len(line)-1], VerifierKey: witness.Verifier().String(),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	request.ResumeToken = first.ResumeToken
+	rest, _, err := r.export(a, request)
+	if err != nil || len(rest) < 20 {
+		t.Fatalf("%d packages after the first ones, %v", len(rest), err)
+	}
+	var archive bytes.Buffer
+	w := verify.NewArchiveWriter(&archive, time.Time{}, time.Time{})
+	for i, p := range append(first.Packages, rest...) {
+		report, err := verify.Verify(p.Json, verify.Options{TrustedKeys: []string{key}})
+		if err != nil || !report.Full {
+			t.Fatalf("leaf %d: %v", p.LeafIndex, err)
+		}
+		if got := len(report.Package.PublicKeys) == 2 && strings.Contains(report.Package.Checkpoint, line[len(line)-1]); got != (i >= exportPage) {
+			t.Errorf("package %d, cosigned %t: %s", i, got, report.Package.Checkpoint)
+		}
+		if err := w.Add(p.Json); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	report, err := verify.VerifyArchive(&archive, verify.Options{TrustedKeys: []string{key}}, nil)
+	if err != nil || !report.Full || report.Packages != int64(exportPage+len(rest)) {
+		t.Errorf("as an archive: %+v, %v", report, err)
+	}
 }
 
 func TestExportIsLimitedToWhatIsAskedFor(t *testing.T) {

@@ -27,12 +27,16 @@ func (s *attestationService) GetProofPackage(ctx context.Context, request *kapse
 	if err != nil {
 		return nil, err
 	}
+	packager, err := s.Reader.Packager(ctx, head)
+	if err != nil {
+		return nil, err
+	}
 	response := new(kapselv1.GetProofPackageResponse)
 	for _, row := range leaves {
 		if len(row.Leaf) == 0 {
 			return nil, refuse(kapselv1.ErrorReason_ERROR_REASON_PAYLOAD_GONE, "the bytes of leaf %d were erased", row.LeafIndex)
 		}
-		document, err := s.Reader.Package(ctx, row.LeafIndex, row.Leaf, head)
+		document, err := packager.Package(ctx, row.LeafIndex, row.Leaf)
 		if err != nil {
 			return nil, err
 		}

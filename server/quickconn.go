@@ -187,7 +187,7 @@ func (c *quickConn) answer(head plainHead, body []byte) bool {
 	w := quickWriter{header: make(http.Header, 4), body: c.out[:0], status: http.StatusOK}
 	c.server.handler.ServeHTTP(&w, &request)
 	c.out = w.body
-	c.SetWriteDeadline(time.Now().Add(quickWriteTimeout))
+	c.SetWriteDeadline(time.Now().Add(c.server.writeTimeout))
 	closes := w.header.Get("Connection") == "close" || c.server.draining.Load()
 	message := w.message(closes)
 	_, err := c.Write(message)
@@ -238,12 +238,15 @@ func (w *quickWriter) message(closes bool) []byte {
 	return append(append(m, lineEnd...), w.body...)
 }
 
-// patient is a connection whose client may take quickWriteTimeout for each write: who reads nothing is not waited for, and a
+// patient is a connection whose client may take so long for each write: who reads nothing is not waited for, and a
 // stream that is read may last for ever.
-type patient struct{ net.Conn }
+type patient struct {
+	net.Conn
+	timeout time.Duration
+}
 
 func (c *patient) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(quickWriteTimeout)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)

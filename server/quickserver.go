@@ -27,6 +27,8 @@ type quickServer struct {
 	errorLog *log.Logger
 	draining atomic.Bool
 	grown    atomic.Int64
+	// writeTimeout is for how long a client may leave what is written unread.
+	writeTimeout time.Duration
 
 	mu      sync.Mutex
 	conns   map[*quickConn]struct{}
@@ -35,7 +37,7 @@ type quickServer struct {
 
 func newQuickServer(handler http.Handler, errorLog *log.Logger) *quickServer {
 	return &quickServer{
-		handler: handler, errorLog: errorLog, conns: make(map[*quickConn]struct{}),
+		handler: handler, errorLog: errorLog, conns: make(map[*quickConn]struct{}), writeTimeout: quickWriteTimeout,
 		others: &handedOver{conns: make(chan net.Conn), closed: make(chan struct{})},
 	}
 }
@@ -43,7 +45,7 @@ func newQuickServer(handler http.Handler, errorLog *log.Logger) *quickServer {
 // serve takes over a new connection.
 func (s *quickServer) serve(conn net.Conn) {
 	if s.secure != nil {
-		conn = tls.Server(&patient{conn}, s.secure)
+		conn = tls.Server(&patient{conn, s.writeTimeout}, s.secure)
 	}
 	c := &quickConn{Conn: conn, server: s, template: newTemplate(conn), buffer: make([]byte, quickBufferBytes)}
 	s.mu.Lock()
@@ -71,7 +73,7 @@ func (s *quickServer) serve(conn net.Conn) {
 		if len(c.buffer) > quickBufferBytes {
 			s.shrink(len(c.buffer))
 		}
-		if !other || conn.SetDeadline(time.Time{}) != nil || !s.others.hand(&rewound{Conn: &patient{conn}, read: c.buffer[c.start:c.end]}) {
+		if !other || conn.SetDeadline(time.Time{}) != nil || !s.others.hand(&rewound{Conn: &patient{conn, s.writeTimeout}, read: c.buffer[c.start:c.end]}) {
 			conn.Close()
 		}
 	}()

@@ -147,7 +147,7 @@ func New(deps Deps) http.Handler {
 	mux.Handle(newHealthHandler(a))
 	mux.Handle("/log/", logs)
 	mux.Handle(wellKnownPath, logs)
-	mux.Handle("/", shared(a.memory.bound(controlled(procedures)), deps.CORSOrigins))
+	mux.Handle("/", shared(a.memory.bound(controlled(procedures, streamWriteTimeout)), deps.CORSOrigins))
 	return behindProxies(secured(mux, deps.TLS), deps.TrustedProxies, deps.ForwardedHeader)
 }
 

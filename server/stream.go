@@ -9,18 +9,19 @@ import (
 const (
 	// heartbeatInterval is how long a stream says nothing at most, as the contract has it.
 	heartbeatInterval = 15 * time.Second
-	// streamWriteTimeout is how long a message may wait for a client that does not read. It is longer than the pause
+	// streamWriteTimeout is how long a message may wait for the window of a client that does not read; a connection that takes
+	// nothing at all ends earlier (quickWriteTimeout). It is longer than the pause
 	// between two messages, so that a stream always ends with a deadline.
 	streamWriteTimeout = 30 * time.Second
 )
 
 type controlKey struct{}
 
-// controlled gives the handlers of streams a hand on the deadline for writing to their connection. The server itself has
-// none, since a stream may stay open for days.
-func controlled(next http.Handler) http.Handler {
+// controlled gives the handlers of streams a hand on the deadline for writing to their connection: a message may wait for so
+// long. The server itself has none, since a stream may stay open for days.
+func controlled(next http.Handler, writeTimeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		lasting := &lastingStream{control: http.NewResponseController(w)}
+		lasting := &lastingStream{control: http.NewResponseController(w), timeout: writeTimeout}
 		defer lasting.end()
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), controlKey{}, lasting)))
 	})
@@ -29,6 +30,7 @@ func controlled(next http.Handler) http.Handler {
 // lastingStream is a stream that stays open.
 type lastingStream struct {
 	control *http.ResponseController
+	timeout time.Duration
 	used    bool
 }
 
@@ -42,7 +44,7 @@ func lasting(ctx context.Context) *lastingStream {
 func (s *lastingStream) extend() {
 	if s != nil {
 		s.used = true
-		s.control.SetWriteDeadline(time.Now().Add(streamWriteTimeout))
+		s.control.SetWriteDeadline(time.Now().Add(s.timeout))
 	}
 }
 

@@ -152,7 +152,7 @@ func TestWritesAreBoundedAndStreamsAreNot(t *testing.T) {
 	client, served := net.Pipe()
 	defer client.Close()
 	defer served.Close()
-	waiting := &patient{served}
+	waiting := &patient{served, quickWriteTimeout}
 	go func() {
 		time.Sleep(50 * time.Millisecond)
 		io.ReadFull(client, make([]byte, 1))
@@ -162,7 +162,7 @@ func TestWritesAreBoundedAndStreamsAreNot(t *testing.T) {
 	}
 	deadlines := &deadlineConn{Conn: served}
 	go io.ReadFull(client, make([]byte, 1))
-	(&patient{deadlines}).Write([]byte("y"))
+	(&patient{deadlines, quickWriteTimeout}).Write([]byte("y"))
 	if left := time.Until(deadlines.write); left <= 0 || left > quickWriteTimeout {
 		t.Errorf("a write may take %v", left)
 	}

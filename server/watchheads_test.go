@@ -42,6 +42,11 @@ func watcherClient(t *testing.T, url string, http2 bool, options ...connecthttp.
 // fed is a server of the rig's log alone, whose feed and bounds a test may change.
 func (r *rig) fed(change func(*api, *headFeed)) (url string) {
 	r.t.Helper()
+	return r.fedAt(must(net.Listen("tcp", "127.0.0.1:0"))(r.t), streamWriteTimeout, change)
+}
+
+func (r *rig) fedAt(listener net.Listener, writeTimeout time.Duration, change func(*api, *headFeed)) (url string) {
+	r.t.Helper()
 	a := &api{Deps: r.deps, memory: &memory{max: maxRequestMemory, callTimeout: callTimeout}}
 	feed := newHeadFeed(a)
 	change(a, feed)
@@ -49,8 +54,8 @@ func (r *rig) fed(change func(*api, *headFeed)) (url string) {
 	kapselv1connect.RegisterAttestationServiceHandler(rpc, &attestationService{api: a, feed: feed})
 	mux := http.NewServeMux()
 	connecthttp.Mount(mux, rpc)
-	listener := must(net.Listen("tcp", "127.0.0.1:0"))(r.t)
-	server := NewHTTPServer(a.memory.bound(controlled(mux)), nil, slog.NewLogLogger(r.deps.Logger.Handler(), slog.LevelDebug))
+	server := NewHTTPServer(a.memory.bound(controlled(mux, writeTimeout)), nil, slog.NewLogLogger(r.deps.Logger.Handler(), slog.LevelDebug))
+	server.quick.writeTimeout = writeTimeout
 	var running sync.WaitGroup
 	running.Go(func() { server.Serve(listener) })
 	r.t.Cleanup(func() { server.Close(); running.Wait() })

@@ -200,3 +200,12 @@ func (r *rig) run(s *Sealer) (stop func() error) {
 	r.t.Cleanup(func() { stop() })
 	return stop
 }
+
+// pack makes the proof package of a leaf.
+func (r *rig) pack(index int64, leaf []byte, head Head) ([]byte, error) {
+	packager, err := r.reader.Packager(r.ctx, head)
+	if err != nil {
+		return nil, err
+	}
+	return packager.Package(r.ctx, index, leaf)
+}

@@ -10,49 +10,62 @@ import (
 	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
 
-// Package writes the proof package of a leaf under a head that covers it: the file that package verify of the SDK reads.
-// The leaf is hashed again and its proof verified first, so that what goes out verifies; ErrCorrupt if the stored leaf is
-// not the one that was sealed. The checkpoint carries the log's own lines and those of witnesses that were verified: a
-// package must hold the key of each line in it, and of others the log does not know the key.
-func (r *Reader) Package(ctx context.Context, leafIndex int64, leaf []byte, head Head) ([]byte, error) {
-	path, err := r.InclusionProof(ctx, leafIndex, head.Size)
-	if err != nil {
-		return nil, err
-	}
-	hash := merkle.LeafHash(leaf)
-	if err := merkle.VerifyInclusion(leafIndex, head.Size, hash, path, head.Root); err != nil {
-		return nil, fmt.Errorf("%w: leaf %d is not in the tree of %d leaves that was signed: %w", ErrCorrupt, leafIndex, head.Size, err)
-	}
+// Packager writes proof packages of leaves under one head, with the cosignatures that it had when the packager was made.
+type Packager struct {
+	reader *Reader
+	head   Head
+	note   string
+	keys   []string
+}
+
+// Packager reads what all packages of a head have in common. The checkpoint carries the log's own lines and those of
+// witnesses that were verified: a package must hold the key of each line in it, and of others the log does not know the key.
+func (r *Reader) Packager(ctx context.Context, head Head) (*Packager, error) {
 	keys, err := r.VerifierKeys(ctx)
 	if err != nil {
 		return nil, err
-	}
-	attempt, err := verify.DescribeLeaf(leaf)
-	if err != nil {
-		return nil, fmt.Errorf("describe leaf %d: %w", leafIndex, err)
 	}
 	note, witnesses, err := r.cosignedNote(ctx, head)
 	if err != nil {
 		return nil, err
 	}
-	p := verify.Package{
+	return &Packager{reader: r, head: head, note: note, keys: append(keys, witnesses...)}, nil
+}
+
+// Package writes the proof package of a leaf that the head covers: the file that package verify of the SDK reads. The leaf
+// is hashed again and its proof verified first, so that what goes out verifies; ErrCorrupt if the stored leaf is not the
+// one that was sealed.
+func (p *Packager) Package(ctx context.Context, leafIndex int64, leaf []byte) ([]byte, error) {
+	path, err := p.reader.InclusionProof(ctx, leafIndex, p.head.Size)
+	if err != nil {
+		return nil, err
+	}
+	hash := merkle.LeafHash(leaf)
+	if err := merkle.VerifyInclusion(leafIndex, p.head.Size, hash, path, p.head.Root); err != nil {
+		return nil, fmt.Errorf("%w: leaf %d is not in the tree of %d leaves that was signed: %w", ErrCorrupt, leafIndex, p.head.Size, err)
+	}
+	attempt, err := verify.DescribeLeaf(leaf)
+	if err != nil {
+		return nil, fmt.Errorf("describe leaf %d: %w", leafIndex, err)
+	}
+	document := verify.Package{
 		Format:     verify.Format,
-		Origin:     r.origin,
-		LogID:      strconv.FormatInt(int64(r.LogID()), 10),
+		Origin:     p.reader.origin,
+		LogID:      strconv.FormatInt(int64(p.reader.LogID()), 10),
 		LeafIndex:  leafIndex,
-		TreeSize:   head.Size,
+		TreeSize:   p.head.Size,
 		Leaf:       hex.EncodeToString(leaf),
 		LeafHash:   hash.String(),
 		AuditPath:  make([]string, len(path)),
-		RootHash:   head.Root.String(),
-		Checkpoint: note,
-		PublicKeys: append(keys, witnesses...),
+		RootHash:   p.head.Root.String(),
+		Checkpoint: p.note,
+		PublicKeys: p.keys,
 		Attempt:    attempt,
 	}
 	for i := range path {
-		p.AuditPath[i] = path[i].String()
+		document.AuditPath[i] = path[i].String()
 	}
-	return p.Encode()
+	return document.Encode()
 }
 
 // cosignedNote returns a head's note with the verified lines of witnesses, and their keys.

@@ -152,7 +152,7 @@ func TestPackageVerifiesOffline(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, index := range []int64{0, 255, 256, 299} {
-		text, err := r.reader.Package(r.ctx, index, testLeaf(index), head)
+		text, err := r.pack(index, testLeaf(index), head)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -168,7 +168,7 @@ func TestPackageVerifiesOffline(t *testing.T) {
 
 func TestPackageOfTheOnlyLeafVerifies(t *testing.T) {
 	r := sealed(t, 1)
-	text, err := r.reader.Package(r.ctx, 0, testLeaf(0), r.wantHead(1))
+	text, err := r.pack(0, testLeaf(0), r.wantHead(1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,10 +198,10 @@ func TestSignedNoteHasTheWitnessesLines(t *testing.T) {
 func TestNoPackageOfALeafThatWasNotSealed(t *testing.T) {
 	r := sealed(t, 300)
 	head := r.wantHead(300)
-	if _, err := r.reader.Package(r.ctx, 7, testLeaf(8), head); !errors.Is(err, ErrCorrupt) {
+	if _, err := r.pack(7, testLeaf(8), head); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("other bytes than were sealed: got %v, want ErrCorrupt", err)
 	}
-	if _, err := r.reader.Package(r.ctx, 300, testLeaf(300), head); !errors.Is(err, ErrNotFound) {
+	if _, err := r.pack(300, testLeaf(300), head); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a leaf that is not sealed yet: got %v, want ErrNotFound", err)
 	}
 }
@@ -290,7 +290,7 @@ func BenchmarkPackage(b *testing.B) {
 	var index int64
 	for b.Loop() {
 		index = (index + 7919) % head.Size
-		if _, err := r.reader.Package(r.ctx, index, testLeaf(index), head); err != nil {
+		if _, err := r.pack(index, testLeaf(index), head); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -137,7 +137,7 @@ func (r *rig) checkRotationLeaf(index int64, old, next *Key) {
 	if err != nil || !slices.Equal(followed, []string{oldText, nextText}) {
 		r.t.Errorf("followed to %v, %v", followed, err)
 	}
-	data, err := r.reader.Package(r.ctx, index, rows[0].Leaf, head)
+	data, err := r.pack(index, rows[0].Leaf, head)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -292,7 +292,11 @@ func TestCosignaturesTravelInPackages(t *testing.T) {
 		}
 	}
 	c.check(1)
-	data, err := c.reader.Package(t.Context(), 0, leaf, head)
+	packager, err := c.reader.Packager(t.Context(), head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := packager.Package(t.Context(), 0, leaf)
 	if err != nil {
 		t.Fatal(err)
 	}
