@@ -32,6 +32,7 @@ run: build ## Start everything on this machine: database, demo endpoint and dest
 test: test-tools ## Run all tests.
 	go test -timeout 20m ./...
 	tools/test-tagged.sh
+	tools/fuzz.sh 12s internal/tlog internal/witness sdk/go/verify
 
 .PHONY: test-tools
 test-tools:
@@ -49,7 +50,7 @@ SOAK_RATE ?= 200
 soak: ## Keep a node under steady load and see that nothing grows: make soak SOAK=10m SOAK_RATE=500 ARGS="-soak-json FILE".
 	go test ./internal/chaos -run TestSoakStaysFlat -count=1 -v -timeout 48h -args -soak $(SOAK) -soak-rate $(SOAK_RATE) $(ARGS)
 
-# Time of all fuzz targets together.
+# Time of all fuzz targets together. make test fuzzes those of the log's formats, a second each.
 FUZZTIME ?= 10m
 
 .PHONY: fuzz

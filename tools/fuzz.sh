@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the repository in turn, all together for the given time (10m, 90s, 1h). Ends with 1 if one found
-# something: the input is then in testdata/fuzz of its package, where the next test run has it too.
+# Runs every fuzz target of the repository in turn, or of the given directories, all together for the given time (10m, 90s, 1h):
+# tools/fuzz.sh 12s internal/tlog. Ends with 1 if one found something: the input is then in testdata/fuzz of its package, where the next test run has it too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,9 @@ case "$1" in
 *) echo "time $1: want a number and h, m or s" >&2; exit 2 ;;
 esac
 
-mapfile -t targets < <(git grep -E '^func Fuzz[A-Za-z0-9]+\(' -- '*_test.go' | sed -E 's#^(.*)/[^/]+:func (Fuzz[A-Za-z0-9]+)\(.*#\1 \2#' | sort)
+directories=("${@:2}")
+[ ${#directories[@]} -gt 0 ] || directories=(cmd internal sdk/go server store)
+mapfile -t targets < <(grep -rE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+\(' "${directories[@]}" | sed -E 's#^(.*)/[^/]+:func (Fuzz[A-Za-z0-9]+)\(.*#\1 \2#' | sort)
 each=$((budget / ${#targets[@]}))
 [ "$each" -ge 1 ] || each=1
 echo "${#targets[@]} targets, ${each}s each"
