@@ -377,7 +377,7 @@ func TestRestoredBackupIsRefused(t *testing.T) {
 	refused := func(says string) {
 		t.Helper()
 		err := r.sealer("mark", nil).Run(r.ctx)
-		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "start a new log") {
+		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "kapsel keys restart-log") {
 			t.Fatalf("got %v, want a refusal that says %q and what to do", err, says)
 		}
 	}
