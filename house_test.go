@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"internal/fault":             {},
 	"internal/fsck":              {"gen", "internal/id", "internal/tlog", "sdk/go/verify"},
 	"internal/bench":             {},
+	"internal/doctest":           {},
 	"internal/embedpg":           {},
 	"internal/embedpg/pgtest":    {"internal/embedpg"},
 	"internal/sdktest":           {"internal/chaos", "sdk/go"},

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -19,9 +18,9 @@ import (
 // The schema in testdata is the OpenAPI Initiative's own, https://spec.openapis.org/oas/3.1/schema/2022-10-07.
 func TestOpenAPIDocumentIsValidWholeAndServed(t *testing.T) {
 	committed := must(os.ReadFile("../proto/openapi.yaml"))(t)
-	recorder := httptest.NewRecorder()
-	newOpenAPIHandler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/openapi.yaml", nil))
-	response := recorder.Result()
+	r := newRig(t)
+	response := must(r.client.Get(r.url + "/openapi.yaml"))(t)
+	defer response.Body.Close()
 	served := must(io.ReadAll(response.Body))(t)
 	if response.StatusCode != http.StatusOK || !bytes.Equal(served, committed) || !strings.HasPrefix(response.Header.Get("Content-Type"), "application/yaml") {
 		t.Errorf("served: %s, %d bytes of %s; want the %d bytes of proto/openapi.yaml", response.Status, len(served), response.Header.Get("Content-Type"), len(committed))

@@ -146,6 +146,7 @@ func New(deps Deps) http.Handler {
 	mux.HandleFunc("/readyz", a.serveReady)
 	mux.Handle(newHealthHandler(a))
 	mux.Handle("/log/", logs)
+	mux.Handle("/openapi.yaml", newOpenAPIHandler())
 	mux.Handle(wellKnownPath, logs)
 	mux.Handle("/", shared(a.memory.bound(controlled(procedures, streamWriteTimeout)), deps.CORSOrigins))
 	return behindProxies(secured(mux, deps.TLS), deps.TrustedProxies, deps.ForwardedHeader)

@@ -14,6 +14,7 @@ import (
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
+	kapsel "github.com/kapsel-dev/kapsel/sdk/go"
 	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
 
@@ -133,7 +134,7 @@ func fetchProof(ctx context.Context, c client, request *kapselv1.GetProofPackage
 		if err == nil && len(response.Packages) > 0 {
 			return response.Packages, nil
 		}
-		if code := connect.CodeOf(err); err != nil && code != connect.CodeFailedPrecondition {
+		if code := connect.CodeOf(err); err != nil && code != connect.CodeFailedPrecondition && kapsel.Reason(err) != "LEAF_NOT_FOUND" { // which says: not yet
 			return nil, fmt.Errorf("get proof: %w", err)
 		}
 		if time.Now().After(deadline) {
