@@ -4,7 +4,7 @@
 -- +goose Up
 
 -- Fails rather than hold up intake behind a lock that it waits for.
-set local lock_timeout = '5s';
+set local lock_timeout = '2s';
 
 -- The body and headers are gone, and not just empty.
 alter table events add column erased boolean not null default false;

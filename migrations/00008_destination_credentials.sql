@@ -3,7 +3,7 @@
 
 -- +goose Up
 
-set local lock_timeout = '5s';
+set local lock_timeout = '2s';
 
 alter table destinations
   add column client_tls          jsonb,     -- kapsel.v1.ClientTls as JSON without its private key; NULL: plain TLS

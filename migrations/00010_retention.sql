@@ -4,7 +4,7 @@
 -- +goose Up
 
 -- Fails rather than hold up intake behind a lock that it waits for.
-set local lock_timeout = '5s';
+set local lock_timeout = '2s';
 
 -- What has been dropped: events before events_from may be missing. Written before anything goes, and never goes back. The
 -- row of tenant zero is for all tenants that have none of their own.

@@ -2,7 +2,7 @@
 
 -- +goose Up
 
-set local lock_timeout = '5s';
+set local lock_timeout = '2s';
 
 create table listen_sessions (
   tenant_id       uuid not null,

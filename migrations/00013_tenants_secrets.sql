@@ -3,7 +3,7 @@
 
 -- +goose Up
 
-set local lock_timeout = '5s';
+set local lock_timeout = '2s';
 
 -- 'headers' is a JSON array of {"name", "value"}, in the order in which they are added. destinations.headers has their names,
 -- each marked as sealed; an element with a value is of an earlier version, and becomes sealed with the destination's next change.

@@ -13,6 +13,12 @@ func IsRowError(err error) bool {
 	return errors.As(err, &pgErr) && (pgErr.Code[:2] == "22" || pgErr.Code[:2] == "23")
 }
 
+// isLockTimeout reports whether a lock was waited for in vain: SQLSTATE 55P03 (lock not available).
+func isLockTimeout(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "55P03"
+}
+
 // IsRepeatError reports whether a row is there already: SQLSTATE 23505 (unique violation).
 func IsRepeatError(err error) bool {
 	var pgErr *pgconn.PgError

@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -17,16 +19,23 @@ const (
 	// The migration lock is asked for each second, for two minutes: nodes that start together wait for the first.
 	lockRetrySeconds = 1
 	lockTries        = 120
+	// A migration waits so long for the lock of a table, and intake with it, behind it in the queue: less than webhooks are held
+	// for. Then it gives way, and comes again after a pause, for some minutes.
+	tableLockTimeout = "2s"
+	tableLockPause   = 2 * time.Second
+	tableLockTries   = 60
 )
 
 // Migrate brings the schema of the database that url names up to date, as the login role of url, and returns how many
-// migrations it ran. Several nodes may call it at once: an advisory lock lets one run them, and the others wait.
+// migrations it ran. Several nodes may call it at once: an advisory lock lets one run them, and the others wait. A table that
+// somebody reads for long is waited for in turns, so that nobody waits long behind the migration.
 func Migrate(ctx context.Context, url string) (int, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return 0, fmt.Errorf("read database URL: %w", err)
 	}
 	config.MaxConns = 4
+	config.ConnConfig.RuntimeParams["lock_timeout"] = tableLockTimeout
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return checkSession(ctx, conn, "") }
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
@@ -44,9 +53,24 @@ func Migrate(ctx context.Context, url string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read migrations: %w", err)
 	}
-	results, err := provider.Up(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("migrate: %w", err)
+	ran := 0
+	for try := 1; ; try++ {
+		results, err := provider.Up(ctx)
+		ran += len(results)
+		var partial *goose.PartialError
+		if errors.As(err, &partial) {
+			ran += len(partial.Applied)
+		}
+		switch {
+		case err == nil:
+			return ran, nil
+		case !isLockTimeout(err) || try == tableLockTries:
+			return ran, fmt.Errorf("migrate: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ran, fmt.Errorf("migrate: %w", err)
+		case <-time.After(tableLockPause):
+		}
 	}
-	return len(results), nil
 }

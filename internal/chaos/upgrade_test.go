@@ -30,7 +30,7 @@ func TestUpgradeFromTheFirstSchemaUnderLoad(t *testing.T) {
 	before := newLogClient(t, blueURL+"/log/1", cluster.keyFile(t)).Checkpoint(t)
 
 	greenAddress := FreeAddress(t, r)
-	count := scaled(4000)
+	count := scaled(5000)
 	sources := Load{
 		IngestURLs: []string{blueURL + "/ingest/" + route.EndpointID, "http://" + greenAddress + "/ingest/" + route.EndpointID},
 		Secret:     route.Secret, Count: count, PerSecond: scaled(400), Conns: 32,
@@ -69,6 +69,18 @@ func TestUpgradeFromTheFirstSchemaUnderLoad(t *testing.T) {
 		t.Errorf("%d versions made attempts: want 2", len(workers))
 	}
 	CheckLog(t, newLogClient(t, "http://"+greenAddress+"/log/1", cluster.keyFile(t)), before, ledger)
+	CheckFsck(t, cluster)
+	// And back: the old version runs on the new schema.
+	if code := green.Terminate(t, drainPatience); code != 0 {
+		t.Errorf("exit code %d of the new version: want 0", code)
+	}
+	back := launchProgram(t, first, nil, "serve", "--database-url", cluster.DatabaseURL(), "--listen", blueAddress, "--state-dir", blueDir,
+		"--allow-destinations", "127.0.0.0/8", "--seal-age", "1s")
+	AwaitAnswer(t, back, blueURL+"/readyz", startPatience)
+	sink.SetDelay(0)
+	more := Load{IngestURLs: []string{blueURL + "/ingest/" + route.EndpointID}, Secret: route.Secret, Count: 100, PerSecond: 100, Conns: 4}.Start(ctx, r).Wait(t)
+	sink.AwaitAll(t, more, settlePatience)
+	AwaitSettled(t, cluster.DatabaseURL(), settlePatience)
 	CheckFsck(t, cluster)
 	t.Logf("the new version was ready when %d of %d webhooks were acknowledged, the old one gone at %d; longest gap between acks %v",
 		migrated, count, atStop, sources.LongestGap().Round(time.Millisecond))
