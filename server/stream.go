@@ -9,9 +9,9 @@ import (
 const (
 	// heartbeatInterval is how long a stream says nothing at most, as the contract has it.
 	heartbeatInterval = 15 * time.Second
-	// streamWriteTimeout is how long a message may wait for the window of a client that does not read; a connection that takes
-	// nothing at all ends earlier (quickWriteTimeout). It is longer than the pause
-	// between two messages, so that a stream always ends with a deadline.
+	// streamWriteTimeout is how long a message may wait for the window of a client that does not read. It is longer than the
+	// pause between two messages, so that a stream always ends with a deadline. A connection that takes nothing at all ends
+	// earlier, after quickWriteTimeout.
 	streamWriteTimeout = 30 * time.Second
 )
 
