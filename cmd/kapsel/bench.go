@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -26,6 +27,7 @@ type benchFlags struct {
 	unsealed int64
 	keys     int
 	dataDir  string
+	observed bool
 	profile  string
 	asJSON   bool
 
@@ -93,6 +95,7 @@ Scenarios, all but the first on a server of its own only:
 	f.Int64Var(&flags.unsealed, "unsealed", 0, "leaves that wait for a sealer that was away, for log")
 	f.BoolVar(&flags.asJSON, "json", false, "print one JSON object")
 	f.StringVar(&flags.dataDir, "data-dir", "", "where PostgreSQL keeps its data (default a temporary directory)")
+	f.BoolVar(&flags.observed, "observed", false, "measure with metrics that are scraped every second, and with traces if OTEL_EXPORTER_OTLP_ENDPOINT is set")
 	f.StringVar(&flags.profile, "cpuprofile", "", "write a CPU profile of the run to this file")
 	return cmd
 }
@@ -205,11 +208,15 @@ func (b *benchFlags) run(ctx context.Context) (_ benchReport, err error) {
 		}
 		return b.profiled(func() (benchReport, error) { return bench.Run(ctx, b.config, sink, &apiProbe{c}) })
 	}
-	own, stop, err := startBenchServer(ctx, b.dataDir)
+	own, stop, err := startPreparedServer(ctx, b.dataDir, b.observe)
 	if err != nil {
 		return nil, err
 	}
 	defer stop(&err)
+	if b.observed {
+		stopScraping := scrape(ctx, own.node)
+		defer func() { err = errors.Join(err, stopScraping()) }()
+	}
 	if err := b.prepare(ctx, own.client, own.node.URL(), sink); err != nil {
 		return nil, err
 	}
