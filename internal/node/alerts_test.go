@@ -218,7 +218,9 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 				values ($1, $2, $3, now(), '', '', '', '', '', '', 'none', '')`, r.tenant, event, r.endpoint)
 			r.exec(`insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at, lease_owner)
 				select tenant_id, $1, $2, endpoint_id, destination_id, now() - interval '90 s', $3 from destinations`, id.New(), event, id.New())
-		}, func(e exposition) bool { return e["kapsel_queue_oldest_due_seconds"] > 60 },
+		}, func(e exposition) bool {
+			return e["kapsel_queue_oldest_due_seconds"] > 60 && e["kapsel_queue_estimated_deliveries"] >= 1
+		},
 			func() { n.add("claimer", n.components["claimer"].run) },
 			func(e exposition) bool {
 				return e["kapsel_queue_oldest_due_seconds"] == 0 && e[`kapsel_delivery_attempts_total{failure="worker_lost",outcome="unknown"}`] == 1
