@@ -6,7 +6,7 @@
 // it goes (retention_horizons, logs.first_index), so that fsck can tell it from damage. Hashes in the log's tiles stay, and
 // leaves stay for as long as the ledger, so a proof outlives its payload.
 //
-// Every node runs a Keeper; steps that two of them make at once are made once.
+// Every node that seals runs a Keeper; steps that two of them make at once are made once.
 package retention
 
 import (

@@ -68,7 +68,7 @@ type Refusal struct {
 	Since  time.Time
 }
 
-// Sealer turns recorded leaves into signed tree heads. Every node runs one; the lease picks the one that works.
+// Sealer turns recorded leaves into signed tree heads. Every node that seals runs one; the lease picks the one that works.
 type Sealer struct {
 	Config
 	queries *store.Queries
