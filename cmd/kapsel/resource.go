@@ -264,21 +264,18 @@ func (r *resource) answer(cmd *cobra.Command, c client, request proto.Message, p
 	return printer.Message(alone(response))
 }
 
-// alone is the one message that a message holds, or the message itself.
-func alone(m proto.Message) proto.Message {
-	var inner proto.Message
-	fields := 0
-	m.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		fields++
-		if field.Message() != nil && !field.IsList() && !field.IsMap() {
-			inner = value.Message().Interface()
-		}
-		return true
-	})
-	if fields == 1 && inner != nil {
-		return inner
+// alone is the one message that a response is for, or the response itself where it may have more. That is the same for all
+// answers of an rpc, so that programs can rely on it.
+func alone(response proto.Message) proto.Message {
+	m := response.ProtoReflect()
+	if m.Descriptor().Fields().Len() != 1 {
+		return response
 	}
-	return m
+	only := m.Descriptor().Fields().Get(0)
+	if only.Message() == nil || only.IsList() || only.IsMap() {
+		return response
+	}
+	return m.Get(only).Message().Interface()
 }
 
 // list reads pages up to the limit.

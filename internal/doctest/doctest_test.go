@@ -20,7 +20,6 @@ var notRun = map[string]string{
 	"architecture.md": "it has none",
 	"operations.md":   "for services with databases, keys and machines of their own; internal/chaos does what it describes",
 	"performance.md":  "measurements, which take minutes and a quiet machine",
-	"presets.md":      "kapsel send is tried with every preset by the tests of internal/signature and cmd/kapsel",
 	"threat-model.md": "it has none",
 }
 
