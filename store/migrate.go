@@ -65,7 +65,7 @@ func Migrate(ctx context.Context, url string) (int, error) {
 		case err == nil:
 			return ran, nil
 		case !isLockTimeout(err) || try == tableLockTries:
-			return ran, fmt.Errorf("migrate: %w", err)
+			return ran, fmt.Errorf("migrate: %w", explainConnect(err))
 		}
 		select {
 		case <-ctx.Done():
