@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
@@ -16,8 +15,6 @@ import (
 	"github.com/kapsel-dev/kapsel/sdk/go/logclient"
 	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
-
-const progressInterval = 2 * time.Second
 
 func newAudit() *cobra.Command {
 	var flags logFlags
@@ -83,14 +80,9 @@ func printAudit(w io.Writer, report *logclient.AuditReport) {
 // audit recomputes the tree of a head, and compares whatever else the flags give.
 func (f *logFlags) audit(ctx context.Context, client logclient.Client, head *verify.Head, progress io.Writer) (*logclient.AuditReport, error) {
 	a := &logclient.Audit{Client: client, Head: head}
+	line := newProgress(progress, "leaves")
 	if progress != nil {
-		next := time.Now().Add(progressInterval)
-		a.Progress = func(done, total int64) {
-			if time.Now().After(next) {
-				fmt.Fprintf(progress, "%d of %d leaves\n", done, total)
-				next = time.Now().Add(progressInterval)
-			}
-		}
+		a.Progress = line.show
 	}
 	if f.databaseURL != "" {
 		conn, err := pgx.Connect(ctx, f.databaseURL)
@@ -105,6 +97,7 @@ func (f *logFlags) audit(ctx context.Context, client logclient.Client, head *ver
 		a.Leaves = source
 	}
 	report, err := a.Run(ctx)
+	line.end()
 	if err != nil || f.apiKey == "" {
 		return report, err
 	}

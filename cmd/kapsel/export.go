@@ -59,7 +59,13 @@ file offline with kapsel verify.`,
 			}
 			c := newClient(d.URL, d.APIKey)
 			return writeArchive(cmd, output, start, end, func(add func([]byte) error) error {
-				return exportAll(cmd.Context(), c, request, func(p *kapselv1.ProofPackage) error { return add(p.Json) })
+				line, packages := newProgress(cmd.ErrOrStderr(), "proofs"), int64(0)
+				defer line.end()
+				return exportAll(cmd.Context(), c, request, func(p *kapselv1.ProofPackage) error {
+					packages++
+					line.show(packages, 0)
+					return add(p.Json)
+				})
 			})
 		},
 	}

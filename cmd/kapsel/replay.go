@@ -122,13 +122,12 @@ func getReplay(ctx context.Context, c client, replayID string) (*kapselv1.Replay
 	return response.Replay, nil
 }
 
-// followReplay asks for a replay until it has ended. On a terminal it keeps one line up to date.
+// followReplay asks for a replay until it has ended. On a terminal it shows how far it is.
 func followReplay(ctx context.Context, c client, replay *kapselv1.Replay, progress io.Writer) (_ *kapselv1.Replay, err error) {
-	terminal := isTerminal(progress)
+	line := newProgress(progress, "dead letters")
+	defer line.end()
 	for replay.State == kapselv1.ReplayState_REPLAY_STATE_RUNNING {
-		if terminal {
-			fmt.Fprintf(progress, "\r\x1b[K%s", replayLine(replay))
-		}
+		line.show(replay.Replayed+replay.Skipped, replay.Matched)
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("replay %s goes on without being followed: %w", replay.Id, ctx.Err())
@@ -137,9 +136,6 @@ func followReplay(ctx context.Context, c client, replay *kapselv1.Replay, progre
 		if replay, err = getReplay(ctx, c, replay.Id); err != nil {
 			return nil, err
 		}
-	}
-	if terminal {
-		fmt.Fprint(progress, "\r\x1b[K")
 	}
 	return replay, nil
 }

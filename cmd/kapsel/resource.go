@@ -358,6 +358,7 @@ var outputFormats = []string{string(protocli.Table), string(protocli.JSON), stri
 
 func (o *outputFlag) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP((*string)(o), "output", "o", string(protocli.Table), "format: "+strings.Join(outputFormats, ", "))
+	cmd.Flags().Lookup("output").Annotations = map[string][]string{notFromEnvironment: nil} // elsewhere it names a file
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputFormats, cobra.ShellCompDirectiveNoFileComp))
 }
 

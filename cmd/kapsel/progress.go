@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+const (
+	// progressRefresh is how often a line of progress is written anew at most.
+	progressRefresh = 100 * time.Millisecond
+	barWidth        = 30
+)
+
+// progressLine is one line on a terminal that says how far long work has come. Where nobody watches it writes nothing.
+type progressLine struct {
+	out   io.Writer
+	unit  string
+	next  time.Time
+	drawn bool
+}
+
+// newProgress makes the line of some work, counted in unit.
+func newProgress(out io.Writer, unit string) *progressLine {
+	p := &progressLine{unit: unit}
+	if isTerminal(out) {
+		p.out = out
+	}
+	return p
+}
+
+// show says that done of total are done, with a bar unless the total is not known (0).
+func (p *progressLine) show(done, total int64) {
+	if p.out == nil || time.Now().Before(p.next) {
+		return
+	}
+	p.next, p.drawn = time.Now().Add(progressRefresh), true
+	fmt.Fprintf(p.out, "\r\x1b[K%s", progressText(done, total, p.unit))
+}
+
+func progressText(done, total int64, unit string) string {
+	if total <= 0 {
+		return fmt.Sprintf("%d %s", done, unit)
+	}
+	done = min(max(done, 0), total)
+	filled := int(float64(done) / float64(total) * barWidth)
+	return fmt.Sprintf("[%s%s] %d of %d %s", strings.Repeat("#", filled), strings.Repeat(".", barWidth-filled), done, total, unit)
+}
+
+// end takes the line away.
+func (p *progressLine) end() {
+	if p.drawn {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}
