@@ -195,3 +195,31 @@ func TestListenRefusesWhatCannotBeListenedTo(t *testing.T) {
 	}
 	refused(new(kapselv1.ListenRequest), connect.CodeResourceExhausted, "QUOTA_EXCEEDED")
 }
+
+func TestAppThatFailsIsAFailedAttempt(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	endpoint, _ := r.endpoint(a, &kapselv1.Endpoint{EventTypeSource: &kapselv1.EventTypeSource{
+		Kind: kapselv1.EventTypeSourceKind_EVENT_TYPE_SOURCE_KIND_JSON_PATH, JsonPath: "type"}})
+	l := r.listen(a, &kapselv1.ListenRequest{EndpointIds: []string{endpoint.Id}, EventTypes: []string{"wanted.*"}})
+	other := r.listen(a, &kapselv1.ListenRequest{EndpointIds: []string{endpoint.Id}})
+	r.take(a, endpoint.Id, `{"type":"unwanted"}`)
+	other.next() // which has no filter
+	r.take(a, endpoint.Id, `{"type":"wanted.now"}`)
+	got := l.next()
+	if got.Event.EventType != "wanted.now" {
+		t.Errorf("got an event of type %q", got.Event.EventType)
+	}
+	response := must(l.service.Report(t.Context(), &kapselv1.ReportRequest{
+		SessionId: l.session.Id, AttemptId: got.AttemptId, StartTime: timestamppb.New(time.Unix(1, 0)), Duration: durationpb.New(time.Minute),
+		Result: &kapselv1.ReportRequest_Failure{Failure: &kapselv1.ListenFailure{Failure: leafv1.Failure_FAILURE_CONNECT, Message: "connection refused"}},
+	}))(t)
+	attempt := response.Attempt
+	if attempt.Outcome != leafv1.Outcome_OUTCOME_FAILED || attempt.Failure != leafv1.Failure_FAILURE_CONNECT || attempt.Diagnosis != "connection refused" {
+		t.Errorf("recorded %v", attempt)
+	}
+	if age := time.Since(attempt.StartTime.AsTime()); age > time.Minute || attempt.Duration.AsDuration() > time.Minute/2 {
+		t.Errorf("what the client's clock says is believed: started %v ago, for %v", age, attempt.Duration.AsDuration())
+	}
+	r.event(a, got.Event.Id, kapselv1.EventState_EVENT_STATE_PENDING)
+}

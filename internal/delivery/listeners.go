@@ -155,6 +155,10 @@ func (s *Listener) Close() {
 	for _, offer := range left {
 		s.record(offer, s.unknown(offer), nil)
 	}
+	s.touched = time.Time{} // the session's time without a stream begins now
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+	defer cancel()
+	s.touch(ctx)
 }
 
 // Run takes deliveries and gives them to send, until ctx ends, send fails, the session ends, or another stream takes over.
