@@ -195,6 +195,19 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 		}, always, func() {}, always)
 		f.fires(t, 10, "KapselSignatureFailures")
 	})
+	t.Run("a tenant is over its limit", func(t *testing.T) {
+		limit := func(webhooks any) {
+			r.exec("update tenants set ingest_per_second = $1", webhooks)
+			r.refresh(n)
+		}
+		f := filmed(t, r, n, func() {
+			limit(1)
+			for i := range 20 {
+				r.post(n, fmt.Sprintf("too many %d", i), nil)
+			}
+		}, func(e exposition) bool { return e[`kapsel_limit_refusals_total{limit="per_second"}`] > 5 }, func() { limit(nil) }, always)
+		f.fires(t, 40, "KapselLimitsHit")
+	})
 	t.Run("partitions are missing", func(t *testing.T) {
 		f := filmed(t, r, n, func() {
 			for day := 2; day < 8; day++ {
@@ -220,11 +233,11 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 				select tenant_id, $1, $2, endpoint_id, destination_id, now() - interval '90 s', $3 from destinations`, id.New(), event, id.New())
 		}, func(e exposition) bool {
 			return e["kapsel_queue_oldest_due_seconds"] > 60 && e["kapsel_queue_estimated_deliveries"] >= 1
-		},
-			func() { n.add("claimer", n.components["claimer"].run) },
-			func(e exposition) bool {
-				return e["kapsel_queue_oldest_due_seconds"] == 0 && e[`kapsel_delivery_attempts_total{failure="worker_lost",outcome="unknown"}`] == 1
-			})
+		}, func() {
+			n.add("claimer", n.components["claimer"].run)
+		}, func(e exposition) bool {
+			return e["kapsel_queue_oldest_due_seconds"] == 0 && e[`kapsel_delivery_attempts_total{failure="worker_lost",outcome="unknown"}`] == 1
+		})
 		f.fires(t, 5, "KapselQueueOld")
 		film{f.before, f.after, f.after}.fires(t, 5, "KapselAttemptsUnknown")
 	})
