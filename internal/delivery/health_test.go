@@ -309,6 +309,23 @@ func TestDeadDestinationLeavesTheOthersAlone(t *testing.T) {
 	n.stop()
 }
 
+// A minute in which deliveries are under way and none has ended is written like any other.
+func TestMinuteWithoutAnAnswerIsWritten(t *testing.T) {
+	n, h := newRig(t).breakerNode(time.Hour)
+	destination := n.patient(newSink(t, new(counter).ServeHTTP).URL, 1)
+	n.refresh()
+	var traffic writtenTraffic
+	traffic.NodeID = h.dispatcher.nodeID
+	traffic.take(h.health.account(n.tenant, destination), 3, time.Now())
+	if err := h.db.WriteTraffic(t.Context(), h.db.Engine(), traffic.WriteTrafficParams); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.count("select sum(in_flight) from destination_traffic where destination_id = $1", destination); got != 3 {
+		t.Errorf("%d deliveries are under way, want 3", got)
+	}
+	n.stop()
+}
+
 func TestSignals(t *testing.T) {
 	policy := route.RetryPolicy{FatalStatuses: []int{422}}
 	for status, want := range map[int]signal{500: badSignal, 404: badSignal, 302: badSignal, 0: badSignal, 429: noSignal, 410: noSignal, 422: goodSignal} {

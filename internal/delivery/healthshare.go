@@ -155,7 +155,7 @@ func (w *writtenTraffic) take(a *account, inFlight int, now time.Time) {
 		w.Minutes = append(w.Minutes, time.Unix(t.minute*60, 0))
 		w.Succeeded = append(w.Succeeded, t.succeeded)
 		w.Failed = append(w.Failed, t.failed)
-		w.Durations = append(w.Durations, t.durations.append(nil))
+		w.Durations = append(w.Durations, t.durations.append([]byte{})) // nil would be NULL
 		w.InFlight = append(w.InFlight, int32(inFlight))
 	}
 }
