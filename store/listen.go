@@ -50,13 +50,18 @@ func (l *Listener) listen(ctx context.Context) error {
 		return fmt.Errorf("read database URL: %w", err)
 	}
 	config.ConnectTimeout = connectTimeout
-	config.RuntimeParams["role"] = engineRole
-	config.RuntimeParams["application_name"] = "kapsel listener"
+	session, err := prepareSession(config, map[string]string{"role": engineRole, "application_name": "kapsel listener"})
+	if err != nil {
+		return err
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return fmt.Errorf("connect listener: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	if err := session(ctx, conn); err != nil {
+		return fmt.Errorf("begin listener's session: %w", err)
+	}
 	for channel := range l.handlers {
 		if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{channel}.Sanitize()); err != nil {
 			return fmt.Errorf("listen on %s: %w", channel, err)

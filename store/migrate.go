@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -34,9 +33,13 @@ func Migrate(ctx context.Context, url string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read database URL: %w", err)
 	}
+	if err := checkPooling(ctx, url); err != nil {
+		return 0, err
+	}
 	config.MaxConns = 4
-	config.ConnConfig.RuntimeParams["lock_timeout"] = tableLockTimeout
-	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error { return checkSession(ctx, conn, "") }
+	if config.AfterConnect, err = prepareSession(config.ConnConfig, map[string]string{"lock_timeout": tableLockTimeout}); err != nil {
+		return 0, err
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return 0, fmt.Errorf("open database for migration: %w", err)

@@ -2,110 +2,79 @@ package store_test
 
 import (
 	"errors"
-	"fmt"
-	"net"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
-	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
+	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
-// Behind PgBouncer the role of a session is dropped or leaks into others: every mode of it is refused, whatever it ignores.
-func TestPoolersAreRefused(t *testing.T) {
+// Behind a pooler the role of a session can be dropped or leak into others. One that was not announced is refused in every mode,
+// whatever it ignores, and so is one that pools by transaction, whatever was announced.
+func TestPoolersThatMixSessionsAreRefused(t *testing.T) {
 	direct := pgtest.New(t, migrate)
-	for _, mode := range []string{"transaction", "session"} {
-		for _, ignored := range []string{"extra_float_digits", "extra_float_digits,role,enable_seqscan"} {
-			t.Run(mode+" mode, ignoring "+ignored, func(t *testing.T) {
-				pooled := startBouncer(t, direct, mode, ignored)
-				db, err := store.Open(t.Context(), pooled)
-				if err == nil {
-					db.Close()
-				}
-				if !errors.Is(err, store.ErrPooler) {
-					t.Errorf("connected with %v: want %v", err, store.ErrPooler)
-				}
-				if _, err := store.Migrate(t.Context(), pooled); !errors.Is(err, store.ErrPooler) {
-					t.Errorf("migrated with %v: want %v", err, store.ErrPooler)
-				}
-			})
-		}
+	for name, pooler := range map[string]struct{ mode, ignored, parameter string }{
+		"not announced, by transaction":               {"transaction", "extra_float_digits", ""},
+		"not announced, by transaction, lax":          {"transaction", "extra_float_digits,role,enable_seqscan,jit,lock_timeout", ""},
+		"not announced, by session":                   {"session", "extra_float_digits", ""},
+		"not announced, by session, lax":              {"session", "extra_float_digits,role,enable_seqscan,jit,lock_timeout", ""},
+		"announced as by session, but by transaction": {"transaction", "extra_float_digits", "&pooler=session"},
+		"announced as by session, but by statement":   {"statement", "extra_float_digits", "&pooler=session"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pooled := pgtest.Bouncer(t, direct, pooler.mode, pooler.ignored) + pooler.parameter
+			db, err := store.Open(t.Context(), pooled)
+			if err == nil {
+				db.Close()
+			}
+			if !errors.Is(err, store.ErrPooler) {
+				t.Errorf("connected with %v: want %v", err, store.ErrPooler)
+			}
+			if _, err := store.Migrate(t.Context(), pooled); !errors.Is(err, store.ErrPooler) {
+				t.Errorf("migrated with %v: want %v", err, store.ErrPooler)
+			}
+		})
+	}
+	if _, err := store.Open(t.Context(), direct+"&pooler=transaction"); err == nil {
+		t.Error("a database URL that announces pooling by transaction was taken")
 	}
 }
 
-// startBouncer runs PgBouncer before a database and returns the database's address behind it.
-func startBouncer(t *testing.T, direct, mode, ignored string) string {
-	t.Helper()
-	program, err := exec.LookPath("pgbouncer")
+// Behind a pooler that pools by session, each connection has its role, and the next client of the session has not.
+func TestPoolingBySessionKeepsRolesApart(t *testing.T) {
+	pooled := pgtest.Bouncer(t, pgtest.New(t, nil), "session", "extra_float_digits")
+	if _, err := store.Migrate(t.Context(), pooled+"&pooler=session"); err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), pooled+"&pooler=session")
 	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			t.Skip("no pgbouncer: install Debian's package of that name")
+		t.Fatal(err)
+	}
+	var role string
+	read := func(q interface {
+		Scan(dest ...any) error
+	}, want string) {
+		t.Helper()
+		if err := q.Scan(&role); err != nil || role != want {
+			t.Errorf("the role is %q, %v: want %q", role, err, want)
 		}
 	}
-	u, err := url.Parse(direct)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
-	_, port, _ := net.SplitHostPort(address)
-
-	dir, err := os.MkdirTemp("", "kapsel-bouncer-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	config := fmt.Sprintf(`[databases]
-* = host=%s port=%s user=%s
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = %s
-unix_socket_dir =
-auth_type = any
-pool_mode = %s
-ignore_startup_parameters = %s
-`, u.Query().Get("host"), u.Query().Get("port"), u.User.Username(), port, mode, ignored)
-	file := filepath.Join(dir, "pgbouncer.ini")
-	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{file}
-	if os.Geteuid() == 0 { // it refuses to run as root, and the test's PostgreSQL runs as this one
-		args = append([]string{"-u", "postgres"}, args...)
-	}
-	var said strings.Builder
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(said.String())
-		}
+	const who = "select current_user::text"
+	read(db.Engine().QueryRow(t.Context(), who), "kapsel_engine")
+	err = db.AsTenant(t.Context(), id.New(), func(tx pgx.Tx) error {
+		read(tx.QueryRow(t.Context(), who), "kapsel_tenant")
+		return nil
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			conn.Close()
-			return "postgres://" + u.User.Username() + "@" + address + u.Path + "?sslmode=disable"
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("PgBouncer does not answer: %v", err)
-		}
+	if err != nil {
+		t.Fatal(err)
 	}
+	db.Close()
+	next, err := pgx.Connect(t.Context(), pooled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close(t.Context())
+	read(next.QueryRow(t.Context(), who), "postgres")
 }

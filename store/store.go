@@ -45,6 +45,9 @@ type Requests struct {
 // Open connects to the database that url names (a PostgreSQL connection URI or keyword string). The login role must be a
 // member of kapsel_engine, kapsel_tenant and kapsel_operator, which Migrate sees to for the role that it runs as.
 func Open(ctx context.Context, url string) (*DB, error) {
+	if err := checkPooling(ctx, url); err != nil {
+		return nil, err
+	}
 	roundTrips := new(atomic.Int64)
 	engine, err := openPool(ctx, url, engineRole, engineConns, roundTrips)
 	if err != nil {
@@ -65,17 +68,21 @@ func openPool(ctx context.Context, url, role string, maxConns int32, roundTrips 
 	}
 	config.MaxConns = maxConns
 	config.ConnConfig.ConnectTimeout = connectTimeout
-	config.ConnConfig.RuntimeParams["role"] = role
-	config.ConnConfig.RuntimeParams["application_name"] = "kapsel"
-	// Each statement has an index that serves it. A plan that was made while a table was empty must not read all of it once
-	// it is not.
-	config.ConnConfig.RuntimeParams["enable_seqscan"] = "off"
-	// That setting makes the planner's costs astronomical where a table has no index to use, and PostgreSQL compiles statements
-	// (JIT, on by default) that seem to cost so much: tens to hundreds of milliseconds for each look at a table of three rows.
-	config.ConnConfig.RuntimeParams["jit"] = "off"
+	session, err := prepareSession(config.ConnConfig, map[string]string{
+		"role": role, "application_name": "kapsel",
+		// Each statement has an index that serves it. A plan that was made while a table was empty must not read all of it once
+		// it is not.
+		"enable_seqscan": "off",
+		// That setting makes the planner's costs astronomical where a table has no index to use, and PostgreSQL compiles statements
+		// (JIT, on by default) that seem to cost so much: tens to hundreds of milliseconds for each look at a table of three rows.
+		"jit": "off",
+	})
+	if err != nil {
+		return nil, err
+	}
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		registerTypes(conn.TypeMap())
-		return checkSession(ctx, conn, role)
+		return session(ctx, conn)
 	}
 	config.ConnConfig.Tracer = roundTripCounter{roundTrips}
 	pool, err := pgxpool.NewWithConfig(ctx, config)

@@ -3,7 +3,7 @@ package chaos
 import (
 	"context"
 	"errors"
-	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -11,13 +11,19 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-dev/kapsel/internal/embedpg"
+	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
 )
 
 // The primary is killed under load, and its synchronous standby is promoted: nothing that was acknowledged is lost, sources
 // are held or refused meanwhile, and the log goes on where it was.
-func TestFailoverToASynchronousStandbyLosesNothing(t *testing.T) {
+func TestFailoverToASynchronousStandbyLosesNothing(t *testing.T) { failOver(t, false) }
+
+// The same with a PgBouncer before each server, which pools by session.
+func TestFailoverBehindAPoolerLosesNothing(t *testing.T) { failOver(t, true) }
+
+func failOver(t *testing.T, pooled bool) {
 	ctx, r := scenario(t)
-	cluster, standby := newReplicatedCluster(t, r)
+	cluster, standby := newReplicatedCluster(t, r, pooled)
 	node, other := cluster.Start(t, "a"), cluster.Start(t, "b")
 	sink := NewSink(t)
 	route := node.CreateRoute(t, sink.URL)
@@ -61,7 +67,7 @@ func TestFailoverToASynchronousStandbyLosesNothing(t *testing.T) {
 
 // newReplicatedCluster is a cluster on a primary whose COMMITs wait for a standby. Nodes know both, and connect to the one
 // that takes writes.
-func newReplicatedCluster(t *testing.T, r *Random) (*Cluster, *embedpg.Server) {
+func newReplicatedCluster(t *testing.T, r *Random, pooled bool) (*Cluster, *embedpg.Server) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*startPatience)
 	defer cancel()
@@ -85,7 +91,12 @@ func newReplicatedCluster(t *testing.T, r *Random) (*Cluster, *embedpg.Server) {
 			t.Fatalf("await the standby: %v", err)
 		}
 	}
-	c := &Cluster{Postgres: primary, databaseURL: bothURL(t, primary, standby), random: r, state: t.TempDir()}
+	first, second, parameters := primary.ConnString("postgres"), standby.ConnString("postgres"), ""
+	if pooled {
+		first, second = pgtest.Bouncer(t, first, "session", "extra_float_digits"), pgtest.Bouncer(t, second, "session", "extra_float_digits")
+		parameters = "&sslmode=disable&pooler=session"
+	}
+	c := &Cluster{Postgres: primary, databaseURL: bothURL(t, first, second) + parameters, random: r, state: t.TempDir()}
 	c.prepare(t)
 	return c, standby
 }
@@ -108,15 +119,15 @@ func startPostgres(ctx context.Context, t *testing.T, primary *embedpg.Server) *
 }
 
 // bothURL names two servers, of which the one that takes writes is used.
-func bothURL(t *testing.T, first, second *embedpg.Server) string {
+func bothURL(t *testing.T, first, second string) string {
 	t.Helper()
 	var hosts, ports []string
-	for _, server := range []*embedpg.Server{first, second} {
-		u, err := url.Parse(server.ConnString("postgres"))
+	for _, server := range []string{first, second} {
+		config, err := pgx.ParseConfig(server)
 		if err != nil {
 			t.Fatal(err)
 		}
-		hosts, ports = append(hosts, u.Query().Get("host")), append(ports, u.Query().Get("port"))
+		hosts, ports = append(hosts, config.Host), append(ports, strconv.Itoa(int(config.Port)))
 	}
 	return "postgres://postgres@/postgres?target_session_attrs=read-write&host=" + strings.Join(hosts, ",") + "&port=" + strings.Join(ports, ",")
 }
