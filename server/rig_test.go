@@ -79,7 +79,7 @@ func newRig(t *testing.T) *rig {
 	log := slog.New(slog.NewTextHandler(r.logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	db := must(store.Open(t.Context(), url))(t)
 	t.Cleanup(db.Close)
-	keys := must(secret.Open(filepath.Join(t.TempDir(), "keyset")))(t)
+	keys := must(secret.Open(filepath.Join(t.TempDir(), "keyset"), nil))(t)
 	r.key = must(tlog.OpenKeyFile(filepath.Join(t.TempDir(), "log.key")))(t)
 	if err := tlog.EnsureLog(t.Context(), db.Engine(), testLogID, testOrigin, r.key); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests and vets what stands behind build tags, which go test ./... leaves out: keys in PKCS#11 tokens, which need a C
-# compiler, and keys in clouds.
+# compiler, and keys in clouds: those that sign the log, and those that encrypt the keyset of secrets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/kapsel-dev/kapsel/internal/node"
 	"github.com/kapsel-dev/kapsel/internal/reseal"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/store"
@@ -24,26 +26,36 @@ const keysetVariable = "KAPSEL_SECRETS_KEYSET"
 // keysetFile is where it is otherwise, in the state directory.
 const keysetFile = "secrets.keyset"
 
+// secretsKMSUsage is the help on --secrets-kms.
+const secretsKMSUsage = "URL of a key in a KMS that the keyset is encrypted under: awskms:… or gcpkms:… (default in the clear)"
+
 // maxPasses bounds how often a rotation looks for what nodes have sealed under the old key meanwhile.
 const maxPasses = 10
 
 type secretsFlags struct {
-	databaseURL, stateDir string
+	databaseURL, stateDir, kmsURL string
+
+	kms tink.AEAD // what open has opened at kmsURL
 }
 
 func newSecrets() *cobra.Command {
-	cmd := &cobra.Command{Use: "secrets", Short: "Rotate the keys that encrypt secrets in the database", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "secrets", Short: "Rotate and wrap the keys that encrypt secrets in the database", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usageError(errors.New("say what to do: kapsel secrets status, rotate or prune"))
+			return usageError(errors.New("say what to do: kapsel secrets status, rotate, prune or wrap"))
 		},
 	}
-	cmd.AddCommand(newSecretsStatus(), newSecretsRotate(), newSecretsPrune())
+	cmd.AddCommand(newSecretsStatus(), newSecretsRotate(), newSecretsPrune(), newSecretsWrap())
 	return cmd
 }
 
 func (f *secretsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.databaseURL, "database-url", "", "PostgreSQL 15 or later, as a connection URI")
+	f.addKeyset(cmd)
+}
+
+func (f *secretsFlags) addKeyset(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.stateDir, "state-dir", "", "directory of the keyset, unless "+keysetVariable+" has it")
+	cmd.Flags().StringVar(&f.kmsURL, "secrets-kms", "", secretsKMSUsage)
 }
 
 // open opens the database and the keyset, whose file must be there: one that was made now would open nothing. path is "" for
@@ -52,15 +64,18 @@ func (f *secretsFlags) open(ctx context.Context) (db *store.DB, keys *secret.Key
 	if f.databaseURL == "" {
 		return nil, nil, "", usageError(errors.New("database URL is missing: set --database-url or KAPSEL_DATABASE_URL"))
 	}
+	if f.kms, err = node.SecretsKMS(ctx, f.kmsURL); err != nil {
+		return nil, nil, "", err
+	}
 	if text := os.Getenv(keysetVariable); text != "" {
-		keys, err = secret.Decode(text)
+		keys, err = secret.Decode(text, f.kms)
 	} else {
 		if f.stateDir == "" {
 			return nil, nil, "", usageError(errors.New("no keyset: set --state-dir or " + keysetVariable))
 		}
 		path = filepath.Join(f.stateDir, keysetFile)
 		if _, err = os.Stat(path); err == nil {
-			keys, err = secret.Open(path)
+			keys, err = secret.Open(path, f.kms)
 		}
 	}
 	if err != nil {
@@ -154,7 +169,7 @@ With a keyset in ` + keysetVariable + ` nothing is added: put a new first key in
 			}
 			defer db.Close()
 			if path != "" {
-				id, err := secret.Prepare(path)
+				id, err := secret.Prepare(path, flags.kms)
 				if err != nil {
 					return err
 				}
@@ -165,10 +180,10 @@ With a keyset in ` + keysetVariable + ` nothing is added: put a new first key in
 				if err := waitForNodes(ctx); err != nil { // they read what the first of them will seal under it
 					return err
 				}
-				if _, err := secret.Promote(path); err != nil {
+				if _, err := secret.Promote(path, flags.kms); err != nil {
 					return err
 				}
-				if keys, err = secret.Open(path); err != nil {
+				if keys, err = secret.Open(path, flags.kms); err != nil {
 					return err
 				}
 			} else if prepare {
@@ -241,7 +256,7 @@ before the rotation needs them: keep a copy of the old keyset as long as such ba
 			for id := range counts {
 				inUse = append(inUse, id)
 			}
-			removed, err := secret.Prune(path, inUse)
+			removed, err := secret.Prune(path, flags.kms, inUse)
 			if err != nil {
 				return err
 			}

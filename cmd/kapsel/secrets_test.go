@@ -40,7 +40,7 @@ func TestSecretsAreRotatedAndPruned(t *testing.T) {
 		t.Error("a keyset that is not there was made up")
 	}
 	path := filepath.Join(dir, keysetFile)
-	keys, err := secret.Open(path)
+	keys, err := secret.Open(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,10 +81,37 @@ func TestSecretsAreRotatedAndPruned(t *testing.T) {
 	expect("1 keys removed", "prune")
 	expect("opens and seals  1", "status")
 	other := t.TempDir()
-	if _, err := secret.Open(filepath.Join(other, keysetFile)); err != nil {
+	if _, err := secret.Open(filepath.Join(other, keysetFile), nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := secretsRun(t, "status", "--state-dir", other); err == nil || !strings.Contains(got, "not in this keyset") {
 		t.Errorf("with another keyset: %q, %v", got, err)
+	}
+}
+
+// Encryption by a KMS is tested in packages secret and signer; this is what the commands say before they get there.
+func TestSecretsAreNotWrappedByHalf(t *testing.T) {
+	t.Setenv(keysetVariable, "")
+	dir := t.TempDir()
+	if code, text := runCaptured(t, "state", "init", "--state-dir", dir); code != 0 {
+		t.Fatalf("state init: exit code %d, %s", code, text)
+	}
+	before := readFile(t, filepath.Join(dir, keysetFile))
+	for want, args := range map[string][]string{
+		"--secrets-kms":  {"secrets", "wrap", "--state-dir", dir},
+		"--state-dir":    {"secrets", "wrap", "--secrets-kms", "awskms:///alias/x"},
+		"awskms or gcpk": {"secrets", "wrap", "--state-dir", dir, "--secrets-kms", "vault:x"},
+		"begins with":    {"state", "init", "--state-dir", dir, "--secrets-kms", "vault:x"},
+	} {
+		if code, text := runCaptured(t, args...); code == 0 || !strings.Contains(text, want) {
+			t.Errorf("%v: exit code %d, %q, want %q", args, code, text, want)
+		}
+	}
+	t.Setenv(keysetVariable, "x")
+	if code, text := runCaptured(t, "secrets", "wrap", "--state-dir", dir, "--secrets-kms", "awskms:///alias/x"); code == 0 || !strings.Contains(text, keysetVariable) {
+		t.Errorf("a keyset of the environment: exit code %d, %q", code, text)
+	}
+	if readFile(t, filepath.Join(dir, keysetFile)) != before {
+		t.Error("the keyset was changed")
 	}
 }

@@ -42,6 +42,7 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.roles, "roles", nil, "parts of the work that this node takes: ingest, api, deliver, seal (default all)")
 	flags.StringVar(&f.config.PublicURL, "public-url", "", "how clients reach this service (default http:// and the listen address)")
 	flags.StringVar(&f.config.StateDir, "state-dir", "", "directory of the log's key and of the keyset that encrypts secrets")
+	flags.StringVar(&f.config.SecretsKMS, "secrets-kms", "", secretsKMSUsage)
 	flags.StringVar(&f.config.LogOrigin, "log-origin", "", "name of the log, fixed at the first start (default the public URL's host and /log/1)")
 	flags.DurationVar(&f.config.Hold, "hold", 5*time.Second, "how long a webhook waits for a database that is away")
 	flags.StringSliceVar(&f.allowed, "allow-destinations", nil, "private address ranges that may be delivered to, such as 10.0.0.0/8")

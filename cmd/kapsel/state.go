@@ -20,7 +20,7 @@ func newState() *cobra.Command {
 }
 
 func newStateInit() *cobra.Command {
-	var dir string
+	var dir, kms string
 	cmd := &cobra.Command{
 		Use: "init", Short: "Make the log's key and the keyset of secrets, where they are not there yet",
 		Long: `Makes log.key and secrets.keyset in a directory, and leaves files alone that are there. A node does the same at its first
@@ -30,7 +30,7 @@ start; made beforehand, they can be put on every node. Keep a copy of both apart
 			if dir == "" {
 				return usageError(errors.New("state directory is missing: set --state-dir"))
 			}
-			paths, err := node.InitState(dir)
+			paths, err := node.InitState(cmd.Context(), dir, kms)
 			for _, path := range paths {
 				fmt.Fprintln(cmd.OutOrStdout(), path)
 			}
@@ -38,6 +38,7 @@ start; made beforehand, they can be put on every node. Keep a copy of both apart
 		},
 	}
 	cmd.Flags().StringVar(&dir, "state-dir", "", "directory to make them in")
+	cmd.Flags().StringVar(&kms, "secrets-kms", "", secretsKMSUsage)
 	return cmd
 }
 

@@ -100,7 +100,7 @@ func newRig(t testing.TB) *rig {
 	}
 	t.Cleanup(db.Close)
 	r.db = db
-	if r.keys, err = secret.Open(filepath.Join(t.TempDir(), "keyset")); err != nil {
+	if r.keys, err = secret.Open(filepath.Join(t.TempDir(), "keyset"), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.EnsureLog(t.Context(), db.Engine(), testLogID, "log.example.com/log/1"); err != nil {

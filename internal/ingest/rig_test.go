@@ -66,7 +66,7 @@ func newRigOn(t testing.TB, databaseURL string, hold time.Duration) *rig {
 	r.db = r.open(databaseURL)
 	r.proxy = pgtest.NewProxy(t, databaseURL)
 	proxied := r.open(r.proxy.URL)
-	keys, err := secret.Open(filepath.Join(t.TempDir(), "keyset"))
+	keys, err := secret.Open(filepath.Join(t.TempDir(), "keyset"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,9 @@ type Config struct {
 	// SecretsKeyset is the keyset that encrypts secrets, as the base64 of its JSON. Default: the file in StateDir, which is made
 	// at the first start.
 	SecretsKeyset string
+	// SecretsKMS is the URL of a key in a cloud's KMS (signer.OpenAEAD) that the keyset is encrypted under. It is asked at the start and
+	// when the keyset changes. Default: the keyset is in the clear.
+	SecretsKMS string
 	// LogKeys are URLs of keys that the log is signed with (tlog.OpenKey), beside those in files log*.key of StateDir. Without
 	// any, a new state directory gets a key file.
 	LogKeys []string

@@ -271,7 +271,7 @@ func (n *Node) openState(ctx context.Context) (err error) {
 	if err := os.MkdirAll(n.config.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
-	if n.keys, err = secret.Open(filepath.Join(n.config.StateDir, secretsFile)); err != nil {
+	if n.keys, err = openKeyset(ctx, n.config); err != nil {
 		return err
 	}
 	if n.has(RoleSeal) {

@@ -99,7 +99,7 @@ func (r *rig) stop(n *Node) {
 // configure makes the tenant, the endpoint and the destination, once there is a schema.
 func (r *rig) configure(timeout time.Duration) {
 	r.t.Helper()
-	keys, err := secret.Open(filepath.Join(r.state, "secrets.keyset"))
+	keys, err := secret.Open(filepath.Join(r.state, "secrets.keyset"), nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -29,15 +29,15 @@ func TestRotationOfTheKeysetUnderRunningNodes(t *testing.T) {
 	}
 	deliver("before")
 	old := nodes[0].Keyring().Primary()
-	if _, err := secret.Prepare(path); err != nil {
+	if _, err := secret.Prepare(path, nil); err != nil {
 		t.Fatal(err)
 	}
 	deliver("prepared")
-	fresh, err := secret.Promote(path)
+	fresh, err := secret.Promote(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := secret.Open(path)
+	keys, err := secret.Open(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestRotationOfTheKeysetUnderRunningNodes(t *testing.T) {
 	if n := r.count(`select count(*) from destination_secrets where substring(ciphertext from 5 for 5) = $1`, secret.KeyPrefix(fresh)); n != 1 {
 		t.Errorf("%d secrets are under the new key", n)
 	}
-	if _, err := secret.Prune(path, nil); err != nil {
+	if _, err := secret.Prune(path, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	r.refresh(nodes...)

@@ -2,13 +2,17 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"github.com/tink-crypto/tink-go/v2/tink"
+
 	"github.com/kapsel-dev/kapsel/internal/secret"
+	"github.com/kapsel-dev/kapsel/internal/signer"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
@@ -21,8 +25,12 @@ const (
 // maxKeyFileBytes bounds a key file: the largest is a keyset of many keys, some 20 KiB.
 const maxKeyFileBytes = 1 << 20
 
-// InitState makes the shared files in a directory, leaves alone those that are there, and returns their paths.
-func InitState(dir string) ([]string, error) {
+// InitState makes the shared files in a directory, leaves alone those that are there, and returns their paths. secretsKMS is as in Config.
+func InitState(ctx context.Context, dir, secretsKMS string) ([]string, error) {
+	kms, err := SecretsKMS(ctx, secretsKMS)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
@@ -30,10 +38,30 @@ func InitState(dir string) ([]string, error) {
 	if _, err := tlog.OpenKeyFile(paths[0]); err != nil {
 		return nil, err
 	}
-	if _, err := secret.Open(paths[1]); err != nil {
+	if _, err := secret.Open(paths[1], kms); err != nil {
 		return nil, err
 	}
 	return paths, nil
+}
+
+// SecretsKMS opens the key that encrypts the keyset of secrets; nil for "".
+func SecretsKMS(ctx context.Context, url string) (tink.AEAD, error) {
+	if url == "" {
+		return nil, nil
+	}
+	return signer.OpenAEAD(ctx, url)
+}
+
+// openKeyset opens the keyset of secrets where the configuration has it.
+func openKeyset(ctx context.Context, c Config) (*secret.Keyring, error) {
+	kms, err := SecretsKMS(ctx, c.SecretsKMS)
+	if err != nil {
+		return nil, err
+	}
+	if c.SecretsKeyset != "" {
+		return secret.Decode(c.SecretsKeyset, kms)
+	}
+	return secret.Open(filepath.Join(c.StateDir, secretsFile), kms)
 }
 
 // InstallState copies the shared files into a node's state directory, with the mode that they need, and the log's later keys

@@ -44,7 +44,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	keys, err := secret.Open(filepath.Join(t.TempDir(), "keyset"))
+	keys, err := secret.Open(filepath.Join(t.TempDir(), "keyset"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func TestLooseModeIsRefusedWithTheRemedy(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := secret.Open(path); err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
+		if _, err := secret.Open(path, nil); err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
 			t.Errorf("mode %o: error = %v, want one that says chmod 600", mode, err)
 		}
 	}
@@ -68,7 +68,7 @@ func TestConcurrentFirstStartsShareOneKey(t *testing.T) {
 		errs := make([]error, len(rings))
 		var starts sync.WaitGroup
 		for i := range rings {
-			starts.Go(func() { rings[i], errs[i] = secret.Open(path) })
+			starts.Go(func() { rings[i], errs[i] = secret.Open(path, nil) })
 		}
 		starts.Wait()
 		for i, err := range errs {
@@ -94,17 +94,17 @@ func TestWhatIsNoKeysetIsRefusedAndLeftAlone(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := secret.Open(path); err == nil || strings.Contains(err.Error(), hidden) {
+		if _, err := secret.Open(path, nil); err == nil || strings.Contains(err.Error(), hidden) {
 			t.Errorf("%s: error = %v, want one without the file's text", name, err)
 		}
 		if after, err := os.ReadFile(path); err != nil || string(after) != text {
 			t.Errorf("%s: file was changed (%v)", name, err)
 		}
 	}
-	if _, err := secret.Open(dir); err == nil {
+	if _, err := secret.Open(dir, nil); err == nil {
 		t.Error("a directory was taken for a keyset")
 	}
-	if _, err := secret.Open(filepath.Join(dir, "absent", "keyset.json")); err == nil {
+	if _, err := secret.Open(filepath.Join(dir, "absent", "keyset.json"), nil); err == nil {
 		t.Error("a missing directory was made up")
 	}
 }

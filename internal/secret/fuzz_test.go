@@ -8,7 +8,7 @@ import (
 
 // Damaged or invented ciphertext gives an error, never a panic and never a secret.
 func FuzzUnseal(f *testing.F) {
-	ring, err := Open(filepath.Join(f.TempDir(), "keyset"))
+	ring, err := Open(filepath.Join(f.TempDir(), "keyset"), nil)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func FuzzUnseal(f *testing.F) {
 // A file that is no keyset is refused.
 func FuzzKeyset(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "keyset")
-	if _, err := Open(path); err != nil {
+	if _, err := Open(path, nil); err != nil {
 		f.Fatal(err)
 	}
 	good, err := os.ReadFile(path)
@@ -45,7 +45,7 @@ func FuzzKeyset(f *testing.F) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		ring, err := Open(path)
+		ring, err := Open(path, nil)
 		if err != nil {
 			return
 		}

@@ -32,11 +32,13 @@ var ErrUnseal = errors.New("sealed secret does not open with this keyring and ro
 // Keyring seals and unseals secrets. It is safe for concurrent use.
 type Keyring struct {
 	path    string // of the keyset's file; "": it came otherwise, and does not change
+	kms     tink.AEAD
 	current atomic.Pointer[keys]
 
-	mu     sync.Mutex
-	text   []byte // of the file, as last read
-	readAt time.Time
+	mu      sync.Mutex
+	text    []byte // of the file, as last read
+	readAt  time.Time
+	failing bool // since the last look: only Run tries again then, since a KMS can take its time to fail
 }
 
 // keys are those of one state of the keyset.
@@ -84,16 +86,20 @@ func (k *Keyring) Run(ctx context.Context) error {
 }
 
 // reload takes over what the file has now.
-func (k *Keyring) reload() error {
+func (k *Keyring) reload() (err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.readAt = time.Now()
-	text, handle, err := read(k.path)
+	defer func() { k.readAt, k.failing = time.Now(), err != nil }()
+	text, err := readFile(k.path)
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(text, k.text) {
+	if bytes.Equal(text, k.text) { // and the KMS is not asked
 		return nil
+	}
+	handle, err := parse(text, k.kms)
+	if err != nil {
+		return err
 	}
 	fresh, err := newKeys(handle)
 	if err != nil {
@@ -134,7 +140,7 @@ func (k *Keyring) Unseal(sealed, associatedData []byte) (Secret, error) {
 func (k *Keyring) mayReload() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return time.Since(k.readAt) > ReloadInterval/10
+	return !k.failing && time.Since(k.readAt) > ReloadInterval/10
 }
 
 // Primary is the id of the key that seals.

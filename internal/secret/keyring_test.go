@@ -96,7 +96,7 @@ func TestSealRefusesMoreThanTheBound(t *testing.T) {
 
 func open(t *testing.T, path string) *secret.Keyring {
 	t.Helper()
-	ring, err := secret.Open(path)
+	ring, err := secret.Open(path, nil)
 	if err != nil {
 		t.Fatalf("open %s: %v", path, err)
 	}

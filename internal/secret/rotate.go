@@ -1,7 +1,6 @@
 package secret
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,8 +8,8 @@ import (
 	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
-	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+	"github.com/tink-crypto/tink-go/v2/tink"
 )
 
 // A rotation has steps, so that at every moment each node can open what any node seals: Prepare adds
@@ -20,8 +19,8 @@ import (
 
 // Prepare adds a key to the keyset at path that opens and does not seal yet. If the last rotation
 // got no further than that, its key is the one.
-func Prepare(path string) (id uint32, err error) {
-	err = change(path, func(manager *keyset.Manager, info Info) error {
+func Prepare(path string, kms tink.AEAD) (id uint32, err error) {
+	err = change(path, kms, func(manager *keyset.Manager, info Info) error {
 		if id = info.prepared(); id != 0 {
 			return nil
 		}
@@ -32,8 +31,8 @@ func Prepare(path string) (id uint32, err error) {
 }
 
 // Promote makes the key that Prepare has added the one that seals.
-func Promote(path string) (id uint32, err error) {
-	err = change(path, func(manager *keyset.Manager, info Info) error {
+func Promote(path string, kms tink.AEAD) (id uint32, err error) {
+	err = change(path, kms, func(manager *keyset.Manager, info Info) error {
 		if id = info.prepared(); id == 0 {
 			return errors.New("no key is prepared")
 		}
@@ -44,8 +43,8 @@ func Promote(path string) (id uint32, err error) {
 
 // Prune removes the keys that seal nothing and are not used: all but the primary, a prepared one
 // and those in use.
-func Prune(path string, inUse []uint32) (removed []uint32, err error) {
-	err = change(path, func(manager *keyset.Manager, info Info) error {
+func Prune(path string, kms tink.AEAD, inUse []uint32) (removed []uint32, err error) {
+	err = change(path, kms, func(manager *keyset.Manager, info Info) error {
 		for _, id := range info.Keys {
 			if id == info.Primary || id == info.prepared() || slices.Contains(inUse, id) {
 				continue
@@ -76,15 +75,6 @@ func (i Info) prepared() uint32 {
 	return 0
 }
 
-// Inspect reads what the keyset at path has.
-func Inspect(path string) (Info, error) {
-	_, handle, err := read(path)
-	if err != nil {
-		return Info{}, fmt.Errorf("open keyset %s: %w", path, err)
-	}
-	return inspect(handle), nil
-}
-
 // Info says what the keyring has.
 func (k *Keyring) Info() Info {
 	current := k.current.Load()
@@ -105,9 +95,26 @@ func inspect(handle *keyset.Handle) Info {
 	return info
 }
 
-// change replaces the file by one with other keys: readers see the old one or the new one, whole. A
-// lock file keeps two changes apart.
-func change(path string, f func(*keyset.Manager, Info) error) (err error) {
+// change replaces the file by one with other keys.
+func change(path string, kms tink.AEAD, f func(*keyset.Manager, Info) error) error {
+	return replace(path, func(text []byte) ([]byte, error) {
+		handle, err := parse(text, kms)
+		if err != nil {
+			return nil, err
+		}
+		manager := keyset.NewManagerFromHandle(handle)
+		if err := f(manager, inspect(handle)); err != nil {
+			return nil, err
+		}
+		if handle, err = manager.Handle(); err != nil {
+			return nil, err
+		}
+		return format(handle, kms)
+	})
+}
+
+// replace puts another text into the file: readers see the old one or the new one, whole. A lock file keeps two changes apart.
+func replace(path string, f func(text []byte) ([]byte, error)) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("change keyset %s: %w", path, err)
@@ -121,20 +128,12 @@ func change(path string, f func(*keyset.Manager, Info) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close(), os.Remove(lock.Name())) }()
-	_, handle, err := read(path)
+	text, err := readFile(path)
 	if err != nil {
 		return err
 	}
-	manager := keyset.NewManagerFromHandle(handle)
-	if err := f(manager, inspect(handle)); err != nil {
+	if text, err = f(text); err != nil {
 		return err
 	}
-	if handle, err = manager.Handle(); err != nil {
-		return err
-	}
-	var text bytes.Buffer
-	if err := insecurecleartextkeyset.Write(handle, keyset.NewJSONWriter(&text)); err != nil {
-		return err
-	}
-	return place(path, text.Bytes(), os.Rename)
+	return place(path, text, os.Rename)
 }

@@ -40,15 +40,15 @@ func TestRunningKeyringsFollowARotation(t *testing.T) {
 			}
 		}
 	}
-	prepared, err := secret.Prepare(path)
+	prepared, err := secret.Prepare(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := secret.Prepare(path); err != nil || again != prepared {
+	if again, err := secret.Prepare(path, nil); err != nil || again != prepared {
 		t.Errorf("a second preparation added %d after %d (%v)", again, prepared, err)
 	}
 	check("prepared")
-	if promoted, err := secret.Promote(path); err != nil || promoted != prepared {
+	if promoted, err := secret.Promote(path, nil); err != nil || promoted != prepared {
 		t.Fatalf("promoted %d, want %d (%v)", promoted, prepared, err)
 	}
 	check("promoted")
@@ -64,16 +64,16 @@ func TestRunningKeyringsFollowARotation(t *testing.T) {
 	if id, ok := secret.KeyID(before); !ok || id != old {
 		t.Errorf("the earlier one was sealed under %d, want %d", id, old)
 	}
-	if removed, err := secret.Prune(path, []uint32{old}); err != nil || len(removed) > 0 {
+	if removed, err := secret.Prune(path, nil, []uint32{old}); err != nil || len(removed) > 0 {
 		t.Errorf("removed %v, which is in use (%v)", removed, err)
 	}
-	if removed, err := secret.Prune(path, nil); err != nil || !slices.Equal(removed, []uint32{old}) {
+	if removed, err := secret.Prune(path, nil, nil); err != nil || !slices.Equal(removed, []uint32{old}) {
 		t.Errorf("removed %v, want %d (%v)", removed, old, err)
 	}
 	if _, err := open(t, path).Unseal(before, place); err == nil {
 		t.Error("what was pruned still opens")
 	}
-	if _, err := secret.Promote(path); err == nil {
+	if _, err := secret.Promote(path, nil); err == nil {
 		t.Error("nothing was prepared, and something promoted")
 	}
 	info, err := os.Stat(path)
@@ -100,7 +100,7 @@ func TestTwoChangesAtOnceAreRefused(t *testing.T) {
 	if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := secret.Prepare(path); err == nil || !strings.Contains(err.Error(), path+".lock") {
+	if _, err := secret.Prepare(path, nil); err == nil || !strings.Contains(err.Error(), path+".lock") {
 		t.Errorf("error %v, want one that names the lock", err)
 	}
 }
@@ -112,7 +112,7 @@ func TestKeysetOfTheEnvironmentOpensTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ring, err := secret.Decode(base64.StdEncoding.EncodeToString(text) + "\n")
+	ring, err := secret.Decode(base64.StdEncoding.EncodeToString(text)+"\n", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestKeysetOfTheEnvironmentOpensTheSame(t *testing.T) {
 		t.Error(err)
 	}
 	for _, wrong := range []string{"", "!", string(text), base64.StdEncoding.EncodeToString([]byte(hidden))} {
-		if _, err := secret.Decode(wrong); err == nil || strings.Contains(err.Error(), hidden) {
+		if _, err := secret.Decode(wrong, nil); err == nil || strings.Contains(err.Error(), hidden) {
 			t.Errorf("%.10q: %v", wrong, err)
 		}
 	}

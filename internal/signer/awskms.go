@@ -19,25 +19,12 @@ import (
 // take them: the environment, files, the instance. The key is of the spec ECC_NIST_EDWARDS25519, for SIGN_VERIFY, and the
 // service needs kms:GetPublicKey and kms:Sign.
 func openAWSKMS(ctx context.Context, text string) (Signer, error) {
-	u, err := url.Parse(text)
+	client, keyID, err := newAWSKMS(ctx, text)
 	if err != nil {
-		return nil, errors.New("not a URL")
-	}
-	keyID := strings.TrimPrefix(u.Path, "/")
-	if u.Host != "" || keyID == "" {
-		return nil, errors.New("want awskms:///, with three slashes, and a key's id, ARN or alias")
-	}
-	var options []func(*config.LoadOptions) error
-	if region := u.Query().Get("region"); region != "" {
-		options = append(options, config.WithRegion(region))
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, cloudTimeout)
 	defer cancel()
-	settings, err := config.LoadDefaultConfig(ctx, options...)
-	if err != nil {
-		return nil, fmt.Errorf("configure: %w", err)
-	}
-	client := kms.NewFromConfig(settings)
 	key, err := client.GetPublicKey(ctx, &kms.GetPublicKeyInput{KeyId: aws.String(keyID)})
 	if err != nil {
 		return nil, fmt.Errorf("read public key: %w", err)
@@ -53,4 +40,27 @@ func openAWSKMS(ctx context.Context, text string) (Signer, error) {
 		}
 		return signed.Signature, nil
 	})
+}
+
+// newAWSKMS makes the client that a URL asks for, and says which key.
+func newAWSKMS(ctx context.Context, text string) (client *kms.Client, keyID string, err error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, "", errors.New("not a URL")
+	}
+	keyID = strings.TrimPrefix(u.Path, "/")
+	if u.Host != "" || keyID == "" {
+		return nil, "", errors.New("want awskms:///, with three slashes, and a key's id, ARN or alias")
+	}
+	var options []func(*config.LoadOptions) error
+	if region := u.Query().Get("region"); region != "" {
+		options = append(options, config.WithRegion(region))
+	}
+	ctx, cancel := context.WithTimeout(ctx, cloudTimeout)
+	defer cancel()
+	settings, err := config.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return nil, "", fmt.Errorf("configure: %w", err)
+	}
+	return kms.NewFromConfig(settings), keyID, nil
 }

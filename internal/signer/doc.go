@@ -1,5 +1,6 @@
 // Package signer opens Ed25519 keys that do not live in a file: in a hardware module behind PKCS#11, or in a cloud's key
-// service. A key is chosen by URL, and is a crypto.Signer, which is all that the log knows of it.
+// service. A key is chosen by URL, and is a crypto.Signer, which is all that the log knows of it. Beside those, it opens the
+// symmetric keys of clouds ([OpenAEAD]), which encrypt the keyset of secrets.
 //
 // What needs cgo or a cloud's library is behind build tags (pkcs11, awskms, gcpkms), so that the ordinary binary is small
 // and static. A URL whose kind is not built in is an error that says how to get it.

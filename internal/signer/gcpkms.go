@@ -41,17 +41,9 @@ func openGCPKMS(ctx context.Context, text string) (Signer, error) {
 	if !gcpKeyName.MatchString(name) {
 		return nil, errors.New("want gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/N")
 	}
-	endpoint := u.Query().Get("endpoint")
-	if endpoint == "" {
-		endpoint = gcpEndpoint
-	}
-	credentials, err := google.FindDefaultCredentials(context.WithoutCancel(ctx), gcpScope)
+	service, err := newGCPService(ctx, u.Query().Get("endpoint"), name)
 	if err != nil {
-		return nil, errors.New("no application default credentials were found")
-	}
-	service := &gcpService{
-		url:  endpoint + "/v1/" + name,
-		http: &http.Client{Timeout: cloudTimeout, Transport: &oauth2.Transport{Source: credentials.TokenSource}},
+		return nil, err
 	}
 	var key struct{ PEM, Algorithm string }
 	if err := service.ask(ctx, http.MethodGet, "/publicKey", nil, &key); err != nil {
@@ -74,6 +66,23 @@ func openGCPKMS(ctx context.Context, text string) (Signer, error) {
 type gcpService struct {
 	url  string
 	http *http.Client
+}
+
+// newGCPService speaks for a key at an endpoint, "" for Google's.
+func newGCPService(ctx context.Context, endpoint, name string) (*gcpService, error) {
+	if endpoint == "" {
+		endpoint = gcpEndpoint
+	}
+	// Tokens are fetched outside of a request's context, so that their client needs a bound of its own.
+	ctx = context.WithValue(context.WithoutCancel(ctx), oauth2.HTTPClient, &http.Client{Timeout: cloudTimeout})
+	credentials, err := google.FindDefaultCredentials(ctx, gcpScope)
+	if err != nil {
+		return nil, errors.New("no application default credentials were found")
+	}
+	return &gcpService{
+		url:  endpoint + "/v1/" + name,
+		http: &http.Client{Timeout: cloudTimeout, Transport: &oauth2.Transport{Source: credentials.TokenSource}},
+	}, nil
 }
 
 func (s *gcpService) ask(ctx context.Context, method, path string, request, answer any) error {
