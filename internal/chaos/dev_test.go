@@ -40,6 +40,7 @@ func TestKilledDevRecovers(t *testing.T) {
 		t.Error("the kill hit no source: this run has shown nothing")
 	}
 	sink.AwaitAll(t, posted, settlePatience)
+	awaitNoneOpen(t, dev.API(), route) // what had arrived when it was killed is recorded once its node counts as dead
 	log := dev.Log(t)
 	after := log.Checkpoint(t)
 	log.CheckGrown(t, before, after)
@@ -53,6 +54,34 @@ func TestKilledDevRecovers(t *testing.T) {
 		CheckRecorded(t, ledger, arrivals)
 		checkSealed(t, log, ledger)
 	})
+}
+
+// awaitNoneOpen waits until the API lists no delivery of a route that is not closed.
+func awaitNoneOpen(t *testing.T, api API, route Route) {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		open, token := 0, ""
+		for {
+			var page struct {
+				Deliveries    []struct{ ID string }
+				NextPageToken string
+			}
+			api.Call(t, "DeliveryService/ListDeliveries", object{
+				"destinationId": route.DestinationID, "states": []string{"DELIVERY_STATE_PENDING", "DELIVERY_STATE_IN_FLIGHT", "DELIVERY_STATE_HELD"},
+				"pageSize": 1000, "pageToken": token,
+			}, &page)
+			open += len(page.Deliveries)
+			if token = page.NextPageToken; token == "" {
+				break
+			}
+		}
+		if open == 0 {
+			return
+		}
+		if time.Since(began) > settlePatience {
+			t.Fatalf("%d deliveries are still open after %v", open, settlePatience)
+		}
+	}
 }
 
 // `kapsel dev` is told to stop in the middle of a load: it finishes what it has begun, seals it, and leaves the rest to
