@@ -14,7 +14,7 @@ const module = "github.com/kapsel-dev/kapsel/"
 // mayImport says which of our own packages each package may use (docs/architecture.md). Imports go down the list only.
 var mayImport = map[string][]string{
 	"cmd/kapsel":                 {"gen", "internal/bench", "internal/durable", "internal/embedpg", "internal/fault", "internal/fsck", "internal/id", "internal/node", "internal/protocli", "internal/reseal", "internal/retention", "internal/secret", "internal/signature", "internal/telemetry", "internal/tenant", "internal/tlog", "internal/witness", "proto", "sdk/go", "sdk/go/logclient", "sdk/go/verify", "server", "store"},
-	"internal/node":              {"internal/certificate", "internal/delivery", "internal/fault", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/retention", "internal/route", "internal/secret", "internal/signer", "internal/telemetry", "internal/tenant", "internal/tlog", "internal/watch", "internal/witness", "server", "store"},
+	"internal/node":              {"internal/certificate", "internal/delivery", "internal/durable", "internal/fault", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/retention", "internal/route", "internal/secret", "internal/signer", "internal/telemetry", "internal/tenant", "internal/tlog", "internal/watch", "internal/witness", "server", "store"},
 	"server":                     {"gen", "internal/delivery", "internal/filter", "internal/id", "internal/ingest", "internal/ledger", "internal/limit", "internal/route", "internal/schema", "internal/secret", "internal/signature", "internal/telemetry", "internal/tenant", "internal/tlog", "internal/watch", "proto", "sdk/go/verify", "store"},
 	"internal/ingest":            {"internal/delivery", "internal/fault", "internal/filter", "internal/id", "internal/ledger", "internal/limit", "internal/route", "internal/signature", "internal/telemetry", "store"},
 	"internal/delivery":          {"gen", "internal/fault", "internal/id", "internal/ledger", "internal/route", "internal/telemetry", "store"},
@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"internal/signature":         {"internal/jsonpath"},
 	"internal/jsonpath":          {},
 	"internal/schema":            {},
-	"internal/secret":            {},
+	"internal/secret":            {"internal/durable"},
 	"internal/signer":            {},
 	"internal/protocli":          {},
 	"internal/telemetry":         {},

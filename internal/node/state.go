@@ -11,6 +11,7 @@ import (
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/kapsel-dev/kapsel/internal/durable"
 	"github.com/kapsel-dev/kapsel/internal/secret"
 	"github.com/kapsel-dev/kapsel/internal/signer"
 	"github.com/kapsel-dev/kapsel/internal/tlog"
@@ -108,16 +109,7 @@ func installKeyFile(from, to string, replace bool) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("read key file: %w", err)
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(to), "."+filepath.Base(to)+"-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("install key file: %w", err)
-	}
-	defer os.Remove(temporary.Name())
-	_, err = temporary.Write(wanted)
-	if err = errors.Join(err, temporary.Sync(), temporary.Close()); err == nil {
-		err = os.Rename(temporary.Name(), to)
-	}
-	if err != nil {
+	if err := durable.Replace(to, wanted); err != nil {
 		return fmt.Errorf("install key file: %w", err)
 	}
 	return nil

@@ -7,13 +7,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/kapsel-dev/kapsel/internal/durable"
 )
 
 // maxKeysetBytes bounds the file read at start; a keyset of a hundred keys takes about 20 KiB.
@@ -111,36 +112,8 @@ func create(path string, kms tink.AEAD) error {
 	if err != nil {
 		return err
 	}
-	return place(path, text, func(from, to string) error {
-		if err := os.Link(from, to); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		return nil
-	})
-}
-
-// place writes a private file beside path, and moves it there.
-func place(path string, text []byte, move func(from, to string) error) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".keyset-*") // mode 0600
-	if err != nil {
+	if err := durable.Create(path, text); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := move(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }

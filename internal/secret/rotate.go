@@ -10,6 +10,8 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/kapsel-dev/kapsel/internal/durable"
 )
 
 // A rotation has steps, so that at every moment each node can open what any node seals: Prepare adds
@@ -135,5 +137,5 @@ func replace(path string, f func(text []byte) ([]byte, error)) (err error) {
 	if text, err = f(text); err != nil {
 		return err
 	}
-	return place(path, text, os.Rename)
+	return durable.Replace(path, text)
 }
