@@ -166,7 +166,12 @@ func (r *rig) exec(sql string, arguments ...any) {
 func (r *rig) count(sql string, arguments ...any) int {
 	r.t.Helper()
 	var n int
-	if err := r.db.Engine().QueryRow(r.t.Context(), sql, arguments...).Scan(&n); err != nil {
+	err := r.db.Engine().QueryRow(r.t.Context(), sql, arguments...).Scan(&n)
+	if err != nil { // a restart or a cut may have left a broken connection in the pool
+		r.db.Engine().Reset()
+		err = r.db.Engine().QueryRow(r.t.Context(), sql, arguments...).Scan(&n)
+	}
+	if err != nil {
 		r.t.Fatalf("%s: %v", sql, err)
 	}
 	return n
