@@ -9,6 +9,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/node"
 	"github.com/kapsel-dev/kapsel/internal/signature"
@@ -64,9 +67,12 @@ func setUpDemo(ctx context.Context, n *node.Node, dir, destinationURL string) (d
 		return d, err
 	}
 	d.URL = n.URL()
-	if err == nil && d.DestinationURL == destinationURL {
+	if err == nil {
 		client := newClient(d.URL, d.APIKey)
 		if _, err := client.endpoints.GetEndpoint(ctx, &kapselv1.GetEndpointRequest{EndpointId: d.EndpointID}); err == nil {
+			if err := d.moveEcho(ctx, client, destinationURL); err != nil {
+				return d, err
+			}
 			return d, d.describeLog(ctx, n)
 		}
 	}
@@ -97,6 +103,29 @@ func setUpDemo(ctx context.Context, n *node.Node, dir, destinationURL string) (d
 	}
 	d.DestinationID, d.DestinationURL = destination.Destination.Id, destinationURL
 	return d, d.describeLog(ctx, n)
+}
+
+// moveEcho has the demo's destination follow the echo to url: it listens elsewhere when another program has taken its port. A
+// destination that was pointed somewhere else since, or deleted, stays so.
+func (d *demo) moveEcho(ctx context.Context, client client, url string) error {
+	if d.DestinationURL == url {
+		return nil
+	}
+	present, err := client.destinations.GetDestination(ctx, &kapselv1.GetDestinationRequest{DestinationId: d.DestinationID})
+	if connect.CodeOf(err) == connect.CodeNotFound || err == nil && present.Destination.Url != d.DestinationURL {
+		return nil
+	}
+	if err == nil {
+		_, err = client.destinations.UpdateDestination(ctx, &kapselv1.UpdateDestinationRequest{
+			DestinationId: d.DestinationID, Destination: &kapselv1.Destination{Url: url},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"url"}},
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("move demo destination: %w", err)
+	}
+	d.DestinationURL = url
+	return nil
 }
 
 func (d *demo) describeLog(ctx context.Context, n *node.Node) (err error) {

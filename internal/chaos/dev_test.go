@@ -2,7 +2,11 @@ package chaos
 
 import (
 	"context"
+	"errors"
+	"net"
+	"net/url"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,13 +31,25 @@ func TestKilledDevRecovers(t *testing.T) {
 	before := dev.Log(t).AwaitLeaves(t, 1, startPatience)
 	sources.AwaitAcked(t, count/4+r.IntN(count/2))
 	dev.Kill()
+	taken := occupy(t, first.DestinationURL)
 	dev.Restart(t)
+	if taken != nil {
+		taken.Close()
+	}
 	if dev.Ready.PublicKey != first.PublicKey || dev.Ready.LogURL != first.LogURL {
 		t.Errorf("after the restart the log is %s with key %s: want %s with key %s",
 			dev.Ready.LogURL, dev.Ready.PublicKey, first.LogURL, first.PublicKey)
 	}
-	if dev.Ready.DestinationURL == first.DestinationURL && dev.Ready.EndpointID != first.EndpointID {
-		t.Errorf("the restart has made a new demo endpoint %s beside %s", dev.Ready.EndpointID, first.EndpointID)
+	if dev.Ready.APIKey != first.APIKey || dev.Ready.EndpointID != first.EndpointID || dev.Ready.DestinationID != first.DestinationID {
+		t.Error("the restart has made a new demo beside the first")
+	}
+	if taken != nil && dev.Ready.DestinationURL == first.DestinationURL {
+		t.Errorf("the demo's destination is still at %s, which another program has taken", first.DestinationURL)
+	}
+	var moved struct{ Destination struct{ URL string } }
+	dev.API().Call(t, "DestinationService/GetDestination", map[string]any{"destinationId": first.DestinationID}, &moved)
+	if moved.Destination.URL != dev.Ready.DestinationURL {
+		t.Errorf("the demo's destination is %s, and its echo listens at %s", moved.Destination.URL, dev.Ready.DestinationURL)
 	}
 	posted := sources.Wait(t)
 	if Broken(posted) == 0 {
@@ -188,4 +204,21 @@ func checkNothingHeld(ctx context.Context, t *testing.T, databaseURL string) {
 		t.Errorf("%d of %d queued deliveries are still leased to the node that stopped", held, queued)
 	}
 	t.Logf("%d deliveries were left for the next start", queued)
+}
+
+// occupy listens where address, the URL of a program that has ended, did. It is nil if another test does so already.
+func occupy(t *testing.T, address string) net.Listener {
+	t.Helper()
+	parsed, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", parsed.Host)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener
 }
