@@ -2,7 +2,7 @@ package server
 
 import (
 	"context"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,30 +17,63 @@ const (
 	// youngEndpoint is for how long after its creation an endpoint can be missing from a snapshot: far longer than the
 	// table's polling, and than clocks differ.
 	youngEndpoint = 5 * time.Minute
+	// missTimeout bounds one read of the configuration for those who miss an endpoint.
+	missTimeout = 5 * time.Second
 )
 
 // endpointFinder looks endpoints up in the route snapshot.
 type endpointFinder struct {
-	routes   *route.Table
-	lastMiss atomic.Int64 // Unix nanoseconds of the last refresh for a miss
+	routes *route.Table
+
+	mu     sync.Mutex
+	coming *rereading // has not begun; nil if nobody waits for one
+	began  time.Time  // the last one
+}
+
+// rereading is one read of the configuration, for all who missed an endpoint before it began.
+type rereading struct {
+	done chan struct{}
+	err  error // once done is closed
 }
 
 // find returns the endpoint, nil if there is none. One that was made on another node a moment ago is not in this node's
-// snapshot yet: an id that is young enough may have the snapshot read again, now and then.
-func (f *endpointFinder) find(ctx context.Context, endpointID uuid.UUID) *route.Endpoint {
+// snapshot yet: whoever asks for an id that is young enough waits until the snapshot was read again. An error says that it
+// could not be read, so nobody knows.
+func (f *endpointFinder) find(ctx context.Context, endpointID uuid.UUID) (*route.Endpoint, error) {
 	if endpoint := f.routes.Snapshot().Endpoint(endpointID); endpoint != nil {
-		return endpoint
+		return endpoint, nil
 	}
-	now := time.Now()
-	if age := now.Sub(id.Time(endpointID)); age > youngEndpoint || age < -youngEndpoint {
-		return nil
+	if age := time.Since(id.Time(endpointID)); age > youngEndpoint || age < -youngEndpoint {
+		return nil, nil
 	}
-	last := f.lastMiss.Load()
-	if now.UnixNano()-last < int64(missInterval) || !f.lastMiss.CompareAndSwap(last, now.UnixNano()) {
-		return nil
+	next := f.reread()
+	select {
+	case <-next.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	if err := f.routes.Refresh(ctx); err != nil {
-		return nil // as before: the snapshot says what is known
+	if next.err != nil {
+		return nil, storeUnavailable()
 	}
-	return f.routes.Snapshot().Endpoint(endpointID)
+	return f.routes.Snapshot().Endpoint(endpointID), nil
+}
+
+// reread is the next read of the configuration that has not begun.
+func (f *endpointFinder) reread() *rereading {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.coming == nil {
+		next := &rereading{done: make(chan struct{})}
+		f.coming = next
+		time.AfterFunc(time.Until(f.began.Add(missInterval)), func() {
+			f.mu.Lock()
+			f.coming, f.began = nil, time.Now()
+			f.mu.Unlock()
+			ctx, cancel := context.WithTimeout(context.Background(), missTimeout)
+			defer cancel()
+			next.err = f.routes.Refresh(ctx)
+			close(next.done)
+		})
+	}
+	return f.coming
 }

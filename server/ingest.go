@@ -95,7 +95,9 @@ func (h *ingestHandler) endpoint(r *http.Request) (*route.Endpoint, *problem) {
 		if wait := h.api.Sources.Blocked(unknownEndpoints(r)); wait > 0 {
 			return nil, blockedProblem(wait)
 		}
-		endpoint = h.api.finder.find(r.Context(), endpointID)
+		if endpoint, err = h.api.finder.find(r.Context(), endpointID); err != nil {
+			return nil, problemOf(r.Context(), err)
+		}
 	}
 	switch {
 	case endpoint == nil || !endpoint.Enabled:

@@ -17,12 +17,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ingest"
+	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/internal/signature"
+	"github.com/kapsel-dev/kapsel/store"
 )
 
 // answer is what /ingest said: the receipt's fields, or the problem's.
@@ -265,12 +269,49 @@ func TestEndpointMadeOnAnotherNodeIsFoundAtOnce(t *testing.T) {
 	r.endpoint(a, &kapselv1.Endpoint{})
 	settings := must(readEndpoint(&kapselv1.Endpoint{}))(t)
 	row := must(settings.row())(t)
-	row.TenantID, row.EndpointID = a.id, id.New()
-	must(r.db.CreateEndpoint(t.Context(), r.db.Engine(), row))(t) // this node's routes are not told
+	row.TenantID = a.id
+	for range 3 { // the later ones while the table was read a moment ago
+		row.EndpointID = id.New()
+		must(r.db.CreateEndpoint(t.Context(), r.db.Engine(), row))(t) // this node's routes are not told
+		var sources sync.WaitGroup
+		for range 10 {
+			sources.Go(func() {
+				got := r.post(r.url+ingestPath+id.Endpoint.Text(row.EndpointID), nil, strings.NewReader("x"))
+				if got.status != http.StatusAccepted {
+					t.Errorf("got %d %s, want 202", got.status, got.Code)
+				}
+			})
+		}
+		sources.Wait()
+	}
+}
 
-	got := r.post(r.url+ingestPath+id.Endpoint.Text(row.EndpointID), nil, strings.NewReader("x"))
-	if got.status != http.StatusAccepted {
-		t.Fatalf("got %d %s, want 202", got.status, got.Code)
+// Nobody knows whether a young endpoint is there: its source must come again, and must not be told that it is gone.
+func TestYoungEndpointIsNotDeniedWhileTheDatabaseIsAway(t *testing.T) {
+	r := newRig(t)
+	proxy := pgtest.NewProxy(t, r.database)
+	db := must(store.Open(t.Context(), proxy.URL))(t)
+	defer db.Close()
+	finder := &endpointFinder{routes: route.NewTable(db, r.deps.Keyring, r.deps.Logger)}
+	proxy.Away.Store(true)
+	proxy.Cut()
+	for range 2 {
+		if endpoint, err := finder.find(t.Context(), id.New()); endpoint != nil || err == nil || problemOf(t.Context(), err).status != http.StatusServiceUnavailable {
+			t.Errorf("a young id: %v, %v, want 503", endpoint, err)
+		}
+	}
+	old := uuid.MustParse("018f0000-0000-7000-8000-000000000000")
+	if endpoint, err := finder.find(t.Context(), old); endpoint != nil || err != nil {
+		t.Errorf("an old id: %v, %v, want none", endpoint, err)
+	}
+	proxy.Away.Store(false)
+	if endpoint, err := finder.find(t.Context(), id.New()); endpoint != nil || err != nil {
+		t.Errorf("a young id when the database is back: %v, %v, want none", endpoint, err)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := finder.find(gone, id.New()); !errors.Is(err, context.Canceled) {
+		t.Errorf("a source that went away: %v", err)
 	}
 }
 

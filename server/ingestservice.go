@@ -68,7 +68,10 @@ func (s *ingestService) accept(ctx context.Context, principal tenant.Principal, 
 	if err != nil {
 		return nil, noSuchEndpoint()
 	}
-	endpoint := s.finder.find(ctx, endpointID)
+	endpoint, err := s.finder.find(ctx, endpointID)
+	if err != nil {
+		return nil, err
+	}
 	if endpoint == nil || endpoint.TenantID != principal.TenantID {
 		return nil, noSuchEndpoint()
 	}
