@@ -71,25 +71,10 @@ func TestRestoredBackupDoesNotForkTheLog(t *testing.T) {
 	}
 	node = older.Start(t, "a")
 	before := node.Log(t).Checkpoint(t)
-	post(node, 100)
-	// The restored database may hold the lease of the sealer that was alive when it was dumped, for some seconds.
-	for began := time.Now(); !strings.Contains(node.stderr.text(), "an operator must look") && time.Since(began) < startPatience; {
-		time.Sleep(50 * time.Millisecond)
-	}
-	post(node, 10) // after the refusal as before it
-	if head := node.Log(t).Checkpoint(t); head != before || head.Tree.N >= signed.Tree.N {
-		t.Errorf("a head was signed over a restored database: size %d, before %d", head.Tree.N, before.Tree.N)
-	}
-	if said := node.stderr.text(); !strings.Contains(said, "an operator must look") || !strings.Contains(said, "kapsel keys restart-log") {
-		t.Errorf("the node does not say that it refuses, and how to go on:\n%s", said)
-	}
+	checkRefuses(ctx, t, r, node, route, sink, signed)
 
 	// There is no newer one: a new log, once nobody runs any more.
-	_, path, stderr := Run(t, "keys", "new-log-key", "--state-dir", filepath.Join(cluster.state, "a"))
-	path = strings.TrimSpace(path)
-	if path == "" {
-		t.Fatal(stderr)
-	}
+	path := newLogKey(t, filepath.Join(cluster.state, "a"))
 	again := func(c *Cluster, origin, key string) (int, string, string) {
 		return Run(t, "keys", "restart-log", "--database-url", c.DatabaseURL(), "--state-dir", filepath.Join(cluster.state, "a"), "--origin", origin, "--new-key", key)
 	}
@@ -97,7 +82,7 @@ func TestRestoredBackupDoesNotForkTheLog(t *testing.T) {
 		t.Errorf("restarting the log beside a running node: exit code %d, %s", code, stderr)
 	}
 	node.Terminate(t, drainPatience) // it cannot seal, and so says 1
-	query[any](ctx, t, older, "update nodes set heartbeat_at = now() - interval '1 minute'")
+	forgetNodes(ctx, t, older)
 	for name, attempt := range map[string]struct {
 		cluster     *Cluster
 		origin, key string
@@ -130,6 +115,44 @@ func TestRestoredBackupDoesNotForkTheLog(t *testing.T) {
 	if code := node.Terminate(t, drainPatience); code != 0 {
 		t.Errorf("exit code %d of the node on the new log", code)
 	}
+}
+
+// checkRefuses fails unless a node on an earlier state takes in and delivers, signs nothing, and says how to go on.
+func checkRefuses(ctx context.Context, t *testing.T, r *Random, node *Node, route Route, sink *Sink, signed Checkpoint) {
+	t.Helper()
+	before := node.Log(t).Checkpoint(t)
+	post := func(count int) {
+		posted := Load{IngestURLs: []string{node.IngestURL(route)}, Secret: route.Secret, Count: count, PerSecond: 300, Conns: 8}.Start(ctx, r).Wait(t)
+		sink.AwaitAll(t, posted, settlePatience)
+	}
+	post(100)
+	// The database may hold the lease of the sealer that was alive at its moment, for some seconds.
+	for began := time.Now(); !strings.Contains(node.stderr.text(), "an operator must look") && time.Since(began) < startPatience; {
+		time.Sleep(50 * time.Millisecond)
+	}
+	post(10) // after the refusal as before it
+	if head := node.Log(t).Checkpoint(t); head != before || head.Tree.N >= signed.Tree.N {
+		t.Errorf("a head was signed over an earlier database: size %d, before %d, signed once %d", head.Tree.N, before.Tree.N, signed.Tree.N)
+	}
+	if said := node.stderr.text(); !strings.Contains(said, "an operator must look") || !strings.Contains(said, "kapsel keys restart-log") {
+		t.Errorf("the node does not say that it refuses, and how to go on:\n%s", said)
+	}
+}
+
+// newLogKey makes the key of a new log in a state directory and returns its file.
+func newLogKey(t *testing.T, dir string) string {
+	t.Helper()
+	_, path, stderr := Run(t, "keys", "new-log-key", "--state-dir", dir)
+	if path = strings.TrimSpace(path); path == "" {
+		t.Fatal(stderr)
+	}
+	return path
+}
+
+// forgetNodes lets the database know that no node runs, without the wait for their heartbeats to be old.
+func forgetNodes(ctx context.Context, t *testing.T, cluster *Cluster) {
+	t.Helper()
+	query[any](ctx, t, cluster, "update nodes set heartbeat_at = now() - interval '1 minute'")
 }
 
 // checkEvidence looks for the file and the mark that are kept of a log that was given up.

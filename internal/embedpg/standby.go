@@ -26,6 +26,10 @@ func (s *Server) baseBackup(bins binaries, dir string) (*exec.Cmd, error) {
 	return exec.Command(program, "--pgdata", dir, "--wal-method=stream", "--checkpoint=fast", "--write-recovery-conf", "--dbname", source), nil
 }
 
+// Impersonate makes cmd, which has not been started, run as the account that the server runs as: the one that may read and
+// write its files.
+func (s *Server) Impersonate(cmd *exec.Cmd) { cmd.SysProcAttr = attributes(s.acct) }
+
 // Kill ends the server as a crash does, kill -9 of its first process, and waits until it has ended for good. Stop is
 // still to be called, to give back the data directory.
 func (s *Server) Kill(ctx context.Context) error {
