@@ -9,16 +9,20 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/signature"
 )
 
-// serveOther serves what is no POST: the handshakes of presets that have one by GET. Everything else is refused.
+// serveOther serves what is no POST: the handshakes of presets that have one by GET or HEAD. Everything else is refused.
 func (h *ingestHandler) serveOther(w http.ResponseWriter, r *http.Request) {
 	allow := http.MethodPost
-	if r.Method == http.MethodGet && r.URL.RawQuery != "" {
+	if r.Method == http.MethodHead || r.Method == http.MethodGet && r.URL.RawQuery != "" {
 		endpoint, refused := h.endpoint(r)
 		if refused != nil {
 			h.refuse(w, r, refused)
 			return
 		}
-		if endpoint.Verifier.AnswersGET() {
+		if r.Method == http.MethodHead && endpoint.Verifier.AnswersHEAD() {
+			h.answer(w, r, signature.Answer{Status: http.StatusOK}, nil)
+			return
+		}
+		if r.Method == http.MethodGet && endpoint.Verifier.AnswersGET() {
 			allow = "GET, POST"
 			if answer, is, err := endpoint.Verifier.AnswerGET(r.URL.RawQuery); is {
 				h.answer(w, r, answer, err)

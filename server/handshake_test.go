@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -78,6 +79,7 @@ func TestHandshakesAreAnsweredWithoutAnEvent(t *testing.T) {
 		{"GET to a preset without one", "github", []string{"s"}, "", "GET", "hub.mode=subscribe&hub.challenge=1", "", 405, "application/problem+json", ""},
 		{"GET without a handshake", "meta", []string{"s"}, "", "GET", "", "", 405, "application/problem+json", ""},
 		{"HEAD", "meta", []string{"s"}, "", "HEAD", "hub.mode=subscribe", "", 405, "application/problem+json", ""},
+		{"Intercom", "intercom", []string{"s"}, "", "HEAD", "", "", 200, "", ""},
 		{"Graph's to another preset", "github", []string{"s"}, "", "POST", "validationToken=x", "", 401, "application/problem+json", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -162,6 +164,25 @@ func TestPayloadThatViolatesTheSchemaIsDeadLettered(t *testing.T) {
 	}
 }
 
+// A 204 has no length, and the connection goes on after it.
+func TestDiscordIsAnsweredWithoutABody(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	public, private := discordKeys(t)
+	e := r.presetEndpoint(a, &kapselv1.Verification{Preset: "discord"}, public)
+	for _, id := range []string{"1", "2"} {
+		body := `{"type":1,"event":{"type":"APPLICATION_AUTHORIZED","timestamp":"` + id + `"}}`
+		header := must(signature.Sign(signature.Config{Preset: "discord"}, []byte(private), []byte(body), time.Now(), ""))(t)
+		response, answer := r.exchange(http.MethodPost, r.ingestURL(e), header, body)
+		if response.StatusCode != http.StatusNoContent || answer != "" || response.Header.Get("Content-Length") != "" || response.Header.Get("Content-Type") != "" {
+			t.Errorf("got %d %q, headers %v", response.StatusCode, answer, response.Header)
+		}
+	}
+	if list := must(a.events.ListEvents(t.Context(), &kapselv1.ListEventsRequest{}))(t); len(list.Events) != 2 {
+		t.Errorf("%d events, want 2", len(list.Events))
+	}
+}
+
 func TestReplayOfEveryPresetIsADuplicate(t *testing.T) {
 	r := newRig(t)
 	a := r.tenant()
@@ -193,7 +214,7 @@ func TestReplayOfEveryPresetIsADuplicate(t *testing.T) {
 				signature.Request{Method: http.MethodPost, URL: e.IngestUrl, Header: header, Body: []byte(body)}, time.Now(), "delivery-1"))(t)
 			first := r.post(r.ingestURL(e), signed.Header, bytes.NewReader(signed.Body))
 			again := r.post(r.ingestURL(e), signed.Header, bytes.NewReader(signed.Body))
-			if first.status != http.StatusAccepted || first.Duplicate || !again.Duplicate || again.EventID != first.EventID {
+			if first.status != cmp.Or(p.Acknowledgement, http.StatusAccepted) || first.Duplicate || !again.Duplicate || again.EventID != first.EventID {
 				t.Errorf("first %+v, again %+v", first, again)
 			}
 		})

@@ -43,8 +43,8 @@ func (h *ingestHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.metrics.answered(problem, time.Since(began))
 }
 
-// take takes a webhook in and answers it. It returns what it was refused with, nil when it was taken. began becomes the
-// moment from which on the answer is the server's work, when the whole body is there.
+// take takes a webhook in and answers it. It returns what it was answered with instead of a 202, such as a refusal. began
+// becomes the moment from which on the answer is the server's work, when the whole body is there.
 func (h *ingestHandler) take(w http.ResponseWriter, r *http.Request, began *time.Time) *problem {
 	endpoint, refused := h.endpoint(r)
 	if refused != nil {
@@ -80,7 +80,11 @@ func (h *ingestHandler) take(w http.ResponseWriter, r *http.Request, began *time
 		return refused
 	}
 	h.api.Sources.Proved(sourceOf(r, endpoint.ID))
-	writeReceipt(w, receipt)
+	status := endpoint.Verifier.Acknowledgement()
+	writeReceipt(w, receipt, status)
+	if status != http.StatusAccepted {
+		return &problem{status: status}
+	}
 	return nil
 }
 
@@ -140,8 +144,12 @@ func remoteHost(address string) string {
 
 var receiptType = []string{"application/json"}
 
-// writeReceipt answers 202, which says that the event is committed.
-func writeReceipt(w http.ResponseWriter, receipt ingest.Receipt) {
+// writeReceipt answers 202, or what the provider takes for it, which says that the event is committed. A 204 has no body.
+func writeReceipt(w http.ResponseWriter, receipt ingest.Receipt, status int) {
+	if status == http.StatusNoContent {
+		w.WriteHeader(status)
+		return
+	}
 	body := make([]byte, 0, 160)
 	body = append(append(body, `{"event_id":"`...), id.Event.Text(receipt.EventID)...)
 	body = append(append(body, `","state":"`...), receipt.State...)
@@ -149,6 +157,6 @@ func writeReceipt(w http.ResponseWriter, receipt ingest.Receipt) {
 	body = receipt.ReceivedAt.UTC().AppendFormat(append(body, `,"received_at":"`...), time.RFC3339Nano)
 	body = append(body, "\"}\n"...)
 	w.Header()["Content-Type"] = receiptType
-	w.WriteHeader(http.StatusAccepted)
+	w.WriteHeader(status)
 	w.Write(body)
 }

@@ -50,7 +50,7 @@ func newIngestMetrics(m *telemetry.Meter) ingestMetrics {
 // handshaken stands for a request that was no webhook, and was answered.
 var handshaken = &problem{status: http.StatusOK}
 
-// answered counts a request. Nil: it was taken.
+// answered counts a request. Nil: it was taken, with a 202.
 func (m *ingestMetrics) answered(p *problem, took time.Duration) {
 	if p == nil {
 		m.taken.Add(1)

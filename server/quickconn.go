@@ -225,7 +225,9 @@ func (w *quickWriter) message(closes bool) []byte {
 	m = strconv.AppendInt(append(m, "HTTP/1.1 "...), int64(w.status), 10)
 	m = append(append(append(m, ' '), http.StatusText(w.status)...), "\r\nDate: "...)
 	m = time.Now().UTC().AppendFormat(m, http.TimeFormat)
-	m = strconv.AppendInt(append(m, "\r\nContent-Length: "...), int64(len(w.body)), 10)
+	if w.status != http.StatusNoContent { // RFC 9110 section 8.6
+		m = strconv.AppendInt(append(m, "\r\nContent-Length: "...), int64(len(w.body)), 10)
+	}
 	m = append(m, lineEnd...)
 	if closes {
 		w.header.Set("Connection", "close")

@@ -28,7 +28,8 @@ func newSend() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "send FILE",
 		Short: "Sign a file as a provider does, and post it as a webhook",
-		Long: `Signs the file's bytes as the provider of --preset does, posts them, and prints the receipt.
+		Long: `Signs the file's bytes as the provider of --preset does, posts them, and prints the answer: the receipt, what a
+handshake asked for, or a mere 204 where the provider wants no more.
 FILE - reads standard input. Without --ingest-url and --secret it posts to the endpoint of kapsel dev.
 Where the provider signs with a private key (discord, sendgrid), --secret is that key. Where the signature or its time
 stands in the body (adyen, linear, microsoft-graph), the file must have the member, whatever it holds.`,
@@ -97,10 +98,14 @@ func post(cmd *cobra.Command, url string, header http.Header, body []byte) error
 	if err != nil {
 		return fmt.Errorf("read receipt: %w", err)
 	}
-	if response.StatusCode != http.StatusAccepted {
-		return fmt.Errorf("not taken in: %s: %s", response.Status, bytes.TrimSpace(receipt))
+	receipt = bytes.TrimSpace(receipt)
+	if response.StatusCode/100 != 2 { // which of them says that it was taken is the preset's
+		return fmt.Errorf("not taken in: %s: %s", response.Status, receipt)
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(receipt))
+	if len(receipt) == 0 {
+		receipt = []byte(response.Status)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", receipt)
 	return err
 }
 

@@ -64,7 +64,7 @@ func TestSendSignsAsEveryPreset(t *testing.T) {
 				if err := verifier.Verify(request, time.Now()); err != nil {
 					t.Errorf("posted what does not verify: %v", err)
 				}
-				w.WriteHeader(http.StatusAccepted)
+				w.WriteHeader(verifier.Acknowledgement())
 			}))
 			defer server.Close()
 			body := bodies[p.Name]

@@ -40,6 +40,8 @@ const (
 	XChallenge
 	// WooCommercePing: an unsigned form of webhook_id alone, which only wants a 200.
 	WooCommercePing
+	// IntercomHead: a HEAD, which only wants a 200.
+	IntercomHead
 )
 
 // Answer is the response to a handshake.
@@ -73,6 +75,9 @@ func (v *Verifier) AnswersGET() bool {
 	h := v.scheme.preset.Handshake
 	return h == MetaChallenge || h == XChallenge
 }
+
+// AnswersHEAD reports whether the handshake is a HEAD, whose answer is a 200 without anything.
+func (v *Verifier) AnswersHEAD() bool { return v.scheme.preset.Handshake == IntercomHead }
 
 // AnswerGET answers a handshake by GET. It reports false if the query holds none.
 func (v *Verifier) AnswerGET(query string) (answer Answer, is bool, err error) {
@@ -151,7 +156,7 @@ func (v *Verifier) AnswerPOST(r Request, query string, now time.Time) (answer An
 		return jsonAnswer("plainToken", token, "encryptedToken", hex.EncodeToString(v.macOf(matched, token))), true, nil
 	case DiscordPing:
 		return v.answerDiscord(r, now)
-	case HandshakeNone, MetaChallenge, XChallenge:
+	case HandshakeNone, MetaChallenge, XChallenge, IntercomHead:
 	}
 	return Answer{}, false, nil
 }

@@ -15,6 +15,10 @@ import "time"
 type Preset struct {
 	// Name is what configurations and the command line call it.
 	Name string
+	// Title is what people call whoever sends the webhooks.
+	Title string
+	// Documentation is the URL of the page that says how they are signed: the source of what stands here.
+	Documentation string
 	// Algorithm makes the signature. AlgorithmNone means that nothing is verified, and the
 	// fields down to KeyForm are empty.
 	Algorithm Algorithm
@@ -71,6 +75,9 @@ type Preset struct {
 	EventType Field
 	// Handshake is how the provider makes sure of an endpoint before it sends events there.
 	Handshake Handshake
+	// Acknowledgement is the status by which the provider knows that a webhook was taken in, where it
+	// does not take every 2xx for it. Zero: 202.
+	Acknowledgement int
 }
 
 // Field is a place in a request: a header, or members of a JSON body. At most one of the two

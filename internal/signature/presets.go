@@ -1,6 +1,7 @@
 package signature
 
 import (
+	"net/http"
 	"slices"
 	"time"
 )
@@ -19,10 +20,12 @@ const (
 // docs/presets.md shows it, and a test holds the two together.
 var presets = slices.Concat([]Preset{
 	{
-		Name: PresetNone,
+		Name:  PresetNone,
+		Title: "Anyone",
 	},
 	{
 		Name:            PresetGeneric,
+		Title:           "Any HMAC in a header",
 		Algorithm:       HMACSHA256,
 		Header:          "X-Signature",
 		Encoding:        Hex,
@@ -30,8 +33,9 @@ var presets = slices.Concat([]Preset{
 		ReceiverChooses: true,
 	},
 	{
-		// github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md, 1.0.0
 		Name:            PresetStandardWebhooks,
+		Title:           "Standard Webhooks",
+		Documentation:   "https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md",
 		Algorithm:       HMACSHA256,
 		Header:          "Webhook-Signature",
 		Separator:       " ",
@@ -46,9 +50,10 @@ var presets = slices.Concat([]Preset{
 		EventType:       Field{JSON: []string{"type"}},
 	},
 	{
-		// docs.svix.com, "Verifying webhooks manually". Also Clerk, Resend and others who send
-		// through Svix.
+		// Also Clerk, Resend and others who send through Svix.
 		Name:            "svix",
+		Title:           "Svix",
+		Documentation:   "https://docs.svix.com/receiving/verifying-payloads/how-manual",
 		Algorithm:       HMACSHA256,
 		Header:          "Svix-Signature",
 		Separator:       " ",
@@ -66,8 +71,9 @@ var presets = slices.Concat([]Preset{
 // Code hosting and operations.
 var codePresets = []Preset{
 	{
-		// docs.github.com, "Validating webhook deliveries" and "Webhook events and payloads"
 		Name:            PresetGitHub,
+		Title:           "GitHub",
+		Documentation:   "https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries",
 		Algorithm:       HMACSHA256,
 		Header:          "X-Hub-Signature-256",
 		Prefix:          "sha256=",
@@ -78,9 +84,11 @@ var codePresets = []Preset{
 		EventType:       Field{Header: "X-GitHub-Event"},
 	},
 	{
-		// docs.gitlab.com, "Webhooks", secret token. Idempotency-Key stays the same when GitLab
+		// Idempotency-Key stays the same when GitLab
 		// tries again; X-Gitlab-Event-UUID does not belong to one delivery.
 		Name:            "gitlab",
+		Title:           "GitLab, secret token",
+		Documentation:   "https://docs.gitlab.com/user/project/integrations/webhooks/",
 		Algorithm:       Token,
 		Header:          "X-Gitlab-Token",
 		Encoding:        Plain,
@@ -89,8 +97,9 @@ var codePresets = []Preset{
 		EventType:       Field{Header: "X-Gitlab-Event"},
 	},
 	{
-		// docs.gitlab.com, "Webhooks", signing token: Standard Webhooks.
 		Name:            "gitlab-signed",
+		Title:           "GitLab, signing token",
+		Documentation:   "https://docs.gitlab.com/user/project/integrations/webhooks/",
 		Algorithm:       HMACSHA256,
 		Header:          "Webhook-Signature",
 		Separator:       " ",
@@ -100,12 +109,14 @@ var codePresets = []Preset{
 		TimestampHeader: "Webhook-Timestamp",
 		Tolerance:       defaultTolerance,
 		KeyForm:         KeyStandardWebhooks,
+		ReceiverChooses: true,
 		DeliveryID:      Field{Header: "Webhook-Id"},
 		EventType:       Field{Header: "X-Gitlab-Event"},
 	},
 	{
-		// support.atlassian.com, "Manage webhooks" of Bitbucket Cloud
 		Name:            "bitbucket",
+		Title:           "Bitbucket Cloud",
+		Documentation:   "https://support.atlassian.com/bitbucket-cloud/docs/manage-webhooks/",
 		Algorithm:       HMACSHA256,
 		Header:          "X-Hub-Signature",
 		Prefix:          "sha256=",
@@ -116,45 +127,50 @@ var codePresets = []Preset{
 		EventType:       Field{Header: "X-Event-Key"},
 	},
 	{
-		// vercel.com/docs/webhooks, "Securing webhooks"
-		Name:       "vercel",
-		Algorithm:  HMACSHA1,
-		Header:     "X-Vercel-Signature",
-		Encoding:   Hex,
-		Content:    "{body}",
-		DeliveryID: Field{JSON: []string{"id"}},
-		EventType:  Field{JSON: []string{"type"}},
+		Name:          "vercel",
+		Title:         "Vercel",
+		Documentation: "https://vercel.com/docs/webhooks/webhooks-api",
+		Algorithm:     HMACSHA1,
+		Header:        "X-Vercel-Signature",
+		Encoding:      Hex,
+		Content:       "{body}",
+		DeliveryID:    Field{JSON: []string{"id"}},
+		EventType:     Field{JSON: []string{"type"}},
 	},
 	{
-		// docs.sentry.io, "Integration platform: webhooks". Its timestamp header is not signed.
-		Name:       "sentry",
-		Algorithm:  HMACSHA256,
-		Header:     "Sentry-Hook-Signature",
-		Encoding:   Hex,
-		Content:    "{body}",
-		DeliveryID: Field{Header: "Request-ID"},
-		EventType:  Field{Header: "Sentry-Hook-Resource"},
+		// Its timestamp header is not signed.
+		Name:          "sentry",
+		Title:         "Sentry",
+		Documentation: "https://docs.sentry.io/integrations/integration-platform/webhooks/",
+		Algorithm:     HMACSHA256,
+		Header:        "Sentry-Hook-Signature",
+		Encoding:      Hex,
+		Content:       "{body}",
+		DeliveryID:    Field{Header: "Request-ID"},
+		EventType:     Field{Header: "Sentry-Hook-Resource"},
 	},
 	{
-		// developer.pagerduty.com, "Verifying signatures" of v3 webhooks
-		Name:       "pagerduty",
-		Algorithm:  HMACSHA256,
-		Header:     "X-PagerDuty-Signature",
-		Separator:  ",",
-		Prefix:     "v1=",
-		Encoding:   Hex,
-		Content:    "{body}",
-		DeliveryID: Field{JSON: []string{"event.id"}},
-		EventType:  Field{JSON: []string{"event.event_type"}},
+		Name:          "pagerduty",
+		Title:         "PagerDuty",
+		Documentation: "https://docs.pagerduty.com/developer/verifying-webhook-signatures",
+		Algorithm:     HMACSHA256,
+		Header:        "X-PagerDuty-Signature",
+		Separator:     ",",
+		Prefix:        "v1=",
+		Encoding:      Hex,
+		Content:       "{body}",
+		DeliveryID:    Field{JSON: []string{"event.id"}},
+		EventType:     Field{JSON: []string{"event.event_type"}},
 	},
 }
 
 // Payments.
 var moneyPresets = []Preset{
 	{
-		// docs.stripe.com/webhooks, "Verify webhook signatures manually". The secret begins
-		// with whsec_ too, but the key is the whole string.
+		// The secret begins with whsec_ too, but the key is the whole string.
 		Name:            PresetStripe,
+		Title:           "Stripe",
+		Documentation:   "https://docs.stripe.com/webhooks",
 		Algorithm:       HMACSHA256,
 		Header:          "Stripe-Signature",
 		Separator:       ",",
@@ -167,9 +183,10 @@ var moneyPresets = []Preset{
 		EventType:       Field{JSON: []string{"type"}},
 	},
 	{
-		// docs.adyen.com, "Verify HMAC signatures", payment webhooks. Only these fields are signed,
-		// of the one item that a webhook has.
+		// Only these fields are signed, of the one item that a webhook has.
 		Name:          "adyen",
+		Title:         "Adyen, payments",
+		Documentation: "https://docs.adyen.com/development-resources/webhooks/secure-webhooks/verify-hmac-signatures",
 		Algorithm:     HMACSHA256,
 		SignatureJSON: adyenItem + "additionalData.hmacSignature",
 		OnlyItemJSON:  "notificationItems.1",
@@ -182,30 +199,34 @@ var moneyPresets = []Preset{
 		EventType:  Field{JSON: []string{adyenItem + "eventCode"}},
 	},
 	{
-		// docs.adyen.com, "Verify HMAC signatures", platform and management webhooks
-		Name:        "adyen-platform",
-		Algorithm:   HMACSHA256,
-		Header:      "HmacSignature",
-		Encoding:    Base64,
-		Content:     "{body}",
-		KeyForm:     KeyHex,
-		RepeatsBody: true, // it holds the time
-		EventType:   Field{JSON: []string{"type"}},
+		Name:          "adyen-platform",
+		Title:         "Adyen, platforms and management",
+		Documentation: "https://docs.adyen.com/development-resources/webhooks/secure-webhooks/verify-hmac-signatures",
+		Algorithm:     HMACSHA256,
+		Header:        "HmacSignature",
+		Encoding:      Base64,
+		Content:       "{body}",
+		KeyForm:       KeyHex,
+		RepeatsBody:   true, // it holds the time
+		EventType:     Field{JSON: []string{"type"}},
 	},
 	{
-		// developer.squareup.com, "Verify and validate an event notification"
-		Name:       "square",
-		Algorithm:  HMACSHA256,
-		Header:     "X-Square-HmacSha256-Signature",
-		Encoding:   Base64,
-		Content:    "{url}{body}",
-		DeliveryID: Field{JSON: []string{"event_id"}},
-		EventType:  Field{JSON: []string{"type"}},
+		Name:          "square",
+		Title:         "Square",
+		Documentation: "https://developer.squareup.com/docs/webhooks/step3validate",
+		Algorithm:     HMACSHA256,
+		Header:        "X-Square-HmacSha256-Signature",
+		Encoding:      Base64,
+		Content:       "{url}{body}",
+		DeliveryID:    Field{JSON: []string{"event_id"}},
+		EventType:     Field{JSON: []string{"type"}},
 	},
 	{
-		// developer.paddle.com, "Verify webhook signatures". Paddle's libraries take 5 seconds, which
+		// Paddle's libraries take 5 seconds, which
 		// a clock can easily be off.
 		Name:            "paddle",
+		Title:           "Paddle",
+		Documentation:   "https://developer.paddle.com/webhooks/about/signature-verification",
 		Algorithm:       HMACSHA256,
 		Header:          "Paddle-Signature",
 		Separator:       ";",
@@ -218,8 +239,9 @@ var moneyPresets = []Preset{
 		EventType:       Field{JSON: []string{"event_type"}},
 	},
 	{
-		// razorpay.com/docs/webhooks, "Validate and test webhooks"
 		Name:            "razorpay",
+		Title:           "Razorpay",
+		Documentation:   "https://razorpay.com/docs/webhooks/validate-test/",
 		Algorithm:       HMACSHA256,
 		Header:          "X-Razorpay-Signature",
 		Encoding:        Hex,
@@ -235,19 +257,22 @@ const adyenItem = "notificationItems.0.NotificationRequestItem."
 // Shops.
 var shopPresets = []Preset{
 	{
-		// shopify.dev, "Deliver webhooks through HTTPS"
-		Name:       PresetShopify,
-		Algorithm:  HMACSHA256,
-		Header:     "X-Shopify-Hmac-Sha256",
-		Encoding:   Base64,
-		Content:    "{body}",
-		DeliveryID: Field{Header: "X-Shopify-Webhook-Id"},
-		EventType:  Field{Header: "X-Shopify-Topic"},
+		Name:          PresetShopify,
+		Title:         "Shopify",
+		Documentation: "https://shopify.dev/docs/apps/build/webhooks/verify-deliveries",
+		Algorithm:     HMACSHA256,
+		Header:        "X-Shopify-Hmac-Sha256",
+		Encoding:      Base64,
+		Content:       "{body}",
+		DeliveryID:    Field{Header: "X-Shopify-Webhook-Id"},
+		EventType:     Field{Header: "X-Shopify-Topic"},
 	},
 	{
-		// woocommerce.com/document/webhooks. X-WC-Webhook-Delivery-ID is the same for all deliveries
+		// X-WC-Webhook-Delivery-ID is the same for all deliveries
 		// of one second, so it is no id; the body is.
 		Name:            "woocommerce",
+		Title:           "WooCommerce",
+		Documentation:   "https://developer.woocommerce.com/docs/apis/rest-api/v3/webhooks/",
 		Algorithm:       HMACSHA256,
 		Header:          "X-WC-Webhook-Signature",
 		Encoding:        Base64,
@@ -262,8 +287,9 @@ var shopPresets = []Preset{
 // Messages, mail and calls.
 var messagePresets = []Preset{
 	{
-		// docs.slack.dev, "Verifying requests from Slack"
 		Name:            "slack",
+		Title:           "Slack",
+		Documentation:   "https://docs.slack.dev/authentication/verifying-requests-from-slack/",
 		Algorithm:       HMACSHA256,
 		Header:          "X-Slack-Signature",
 		Prefix:          "v0=",
@@ -277,8 +303,10 @@ var messagePresets = []Preset{
 		Handshake:       SlackURLVerification,
 	},
 	{
-		// discord.com/developers/docs, "Interactions: setting up an endpoint" and "Webhook events"
+		// Webhook events; an application's interactions are signed in the same way.
 		Name:            "discord",
+		Title:           "Discord",
+		Documentation:   "https://docs.discord.com/developers/events/webhook-events",
 		Algorithm:       Ed25519,
 		Header:          "X-Signature-Ed25519",
 		Encoding:        Hex,
@@ -290,10 +318,12 @@ var messagePresets = []Preset{
 		RepeatsBody:     true, // webhook events have no id, but hold their time
 		EventType:       Field{JSON: []string{"event.type"}},
 		Handshake:       DiscordPing,
+		Acknowledgement: http.StatusNoContent,
 	},
 	{
-		// www.twilio.com/docs/usage/security, "Validating requests"
 		Name:            "twilio",
+		Title:           "Twilio",
+		Documentation:   "https://www.twilio.com/docs/usage/webhooks/webhooks-security",
 		Algorithm:       HMACSHA1,
 		Header:          "X-Twilio-Signature",
 		Encoding:        Base64,
@@ -302,9 +332,10 @@ var messagePresets = []Preset{
 		DeliveryID:      Field{Header: "I-Twilio-Idempotency-Token"},
 	},
 	{
-		// www.twilio.com/docs/sendgrid, "Getting started with the Event Webhook security features".
 		// Batches are sent again for up to 24 hours, and it is not said that they are signed anew.
 		Name:            "sendgrid",
+		Title:           "SendGrid",
+		Documentation:   "https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/getting-started-event-webhook-security-features",
 		Algorithm:       ECDSAP256,
 		Header:          "X-Twilio-Email-Event-Webhook-Signature",
 		Encoding:        Base64,
@@ -316,8 +347,9 @@ var messagePresets = []Preset{
 		EventType:       Field{JSON: []string{"0.event"}},
 	},
 	{
-		// postmarkapp.com/developer/webhooks, "Protecting your webhook": basic authentication
 		Name:            "postmark",
+		Title:           "Postmark",
+		Documentation:   "https://postmarkapp.com/developer/webhooks/webhooks-overview",
 		Algorithm:       Token,
 		Header:          "Authorization",
 		Prefix:          "Basic ",
@@ -326,45 +358,53 @@ var messagePresets = []Preset{
 		ReceiverChooses: true,
 		RepeatsBody:     true, // MessageID is the same for all that happens to a message
 		EventType:       Field{JSON: []string{"RecordType"}},
+		Acknowledgement: http.StatusOK,
 	},
 	{
-		// developers.intercom.com, "Webhooks: signed notifications"
-		Name:       "intercom",
-		Algorithm:  HMACSHA1,
-		Header:     "X-Hub-Signature",
-		Prefix:     "sha1=",
-		Encoding:   Hex,
-		Content:    "{body}",
-		DeliveryID: Field{JSON: []string{"id"}},
-		EventType:  Field{JSON: []string{"topic"}},
+		Name:          "intercom",
+		Title:         "Intercom",
+		Documentation: "https://developers.intercom.com/docs/webhooks/webhook-notifications",
+		Algorithm:     HMACSHA1,
+		Header:        "X-Hub-Signature",
+		Prefix:        "sha1=",
+		Encoding:      Hex,
+		Content:       "{body}",
+		DeliveryID:    Field{JSON: []string{"id"}},
+		EventType:     Field{JSON: []string{"topic"}},
+		Handshake:     IntercomHead,
 	},
 	{
-		// developers.facebook.com/docs/graph-api/webhooks: Facebook, Instagram, WhatsApp, Threads
-		Name:        "meta",
-		Algorithm:   HMACSHA256,
-		Header:      "X-Hub-Signature-256",
-		Prefix:      "sha256=",
-		Encoding:    Hex,
-		Content:     "{body}",
-		KeyForm:     KeyVerifyToken,
-		RepeatsBody: true, // it holds ids and times
-		EventType:   Field{JSON: []string{"object"}},
-		Handshake:   MetaChallenge,
+		Name:            "meta",
+		Title:           "Meta",
+		Documentation:   "https://developers.facebook.com/docs/graph-api/webhooks/getting-started",
+		Algorithm:       HMACSHA256,
+		Header:          "X-Hub-Signature-256",
+		Prefix:          "sha256=",
+		Encoding:        Hex,
+		Content:         "{body}",
+		KeyForm:         KeyVerifyToken,
+		RepeatsBody:     true, // it holds ids and times
+		EventType:       Field{JSON: []string{"object"}},
+		Handshake:       MetaChallenge,
+		Acknowledgement: http.StatusOK,
 	},
 	{
-		// docs.x.com, "Account Activity API: securing webhooks"
-		Name:        "x",
-		Algorithm:   HMACSHA256,
-		Header:      "X-Twitter-Webhooks-Signature",
-		Prefix:      "sha256=",
-		Encoding:    Base64,
-		Content:     "{body}",
-		RepeatsBody: true, // it holds ids and times
-		Handshake:   XChallenge,
+		Name:            "x",
+		Title:           "X",
+		Documentation:   "https://docs.x.com/x-api/webhooks/quickstart",
+		Algorithm:       HMACSHA256,
+		Header:          "X-Twitter-Webhooks-Signature",
+		Prefix:          "sha256=",
+		Encoding:        Base64,
+		Content:         "{body}",
+		RepeatsBody:     true, // it holds ids and times
+		Handshake:       XChallenge,
+		Acknowledgement: http.StatusOK,
 	},
 	{
-		// developers.zoom.us/docs/api/webhooks, "Verify webhook events"
 		Name:            "zoom",
+		Title:           "Zoom",
+		Documentation:   "https://developers.zoom.us/docs/api/webhooks/",
 		Algorithm:       HMACSHA256,
 		Header:          "X-Zm-Signature",
 		Prefix:          "v0=",
@@ -375,28 +415,34 @@ var messagePresets = []Preset{
 		RepeatsBody:     true, // it holds event_ts
 		EventType:       Field{JSON: []string{"event"}},
 		Handshake:       ZoomURLValidation,
+		Acknowledgement: http.StatusOK,
 	},
 }
 
 // Work: planning, forms, customers, documents.
 var workPresets = []Preset{
 	{
-		// linear.app/developers/webhooks, "Securing webhooks": a minute is what Linear recommends
-		Name:          "linear",
-		Algorithm:     HMACSHA256,
-		Header:        "Linear-Signature",
-		Encoding:      Hex,
-		Content:       "{body}",
-		TimestampJSON: "webhookTimestamp",
-		TimestampUnit: time.Millisecond,
-		Tolerance:     time.Minute,
-		DeliveryID:    Field{Header: "Linear-Delivery"},
-		EventType:     Field{Header: "Linear-Event"},
+		// A minute is what Linear recommends.
+		Name:            "linear",
+		Title:           "Linear",
+		Documentation:   "https://linear.app/developers/webhooks",
+		Algorithm:       HMACSHA256,
+		Header:          "Linear-Signature",
+		Encoding:        Hex,
+		Content:         "{body}",
+		TimestampJSON:   "webhookTimestamp",
+		TimestampUnit:   time.Millisecond,
+		Tolerance:       time.Minute,
+		DeliveryID:      Field{Header: "Linear-Delivery"},
+		EventType:       Field{Header: "Linear-Event"},
+		Acknowledgement: http.StatusOK,
 	},
 	{
-		// developers.hubspot.com, "Validating requests", version 3. A batch that is sent again has
+		// Version 3 of its signatures. A batch that is sent again has
 		// another attemptNumber and is a new event: its eventIds are not unique.
 		Name:            "hubspot",
+		Title:           "HubSpot",
+		Documentation:   "https://developers.hubspot.com/docs/apps/developer-platform/build-apps/authentication/request-validation",
 		Algorithm:       HMACSHA256,
 		Header:          "X-HubSpot-Signature-v3",
 		Encoding:        Base64,
@@ -409,8 +455,9 @@ var workPresets = []Preset{
 		EventType:       Field{JSON: []string{"0.subscriptionType"}},
 	},
 	{
-		// www.typeform.com/developers/webhooks, "Secure your webhooks"
 		Name:            "typeform",
+		Title:           "Typeform",
+		Documentation:   "https://www.typeform.com/developers/webhooks/secure-your-webhooks/",
 		Algorithm:       HMACSHA256,
 		Header:          "Typeform-Signature",
 		Prefix:          "sha256=",
@@ -421,8 +468,9 @@ var workPresets = []Preset{
 		EventType:       Field{JSON: []string{"event_type"}},
 	},
 	{
-		// developer.calendly.com, "Webhook signatures"
 		Name:            "calendly",
+		Title:           "Calendly",
+		Documentation:   "https://developer.calendly.com/api-docs/overview/webhooks/webhook-signatures",
 		Algorithm:       HMACSHA256,
 		Header:          "Calendly-Webhook-Signature",
 		Separator:       ",",
@@ -431,14 +479,16 @@ var workPresets = []Preset{
 		Content:         "{timestamp}.{body}",
 		TimestampPrefix: "t=",
 		Tolerance:       defaultTolerance,
+		ReceiverChooses: true, // where the subscription is made with a personal access token
 		RepeatsBody:     true, // it holds the time and the invitee
 		EventType:       Field{JSON: []string{"event"}},
 	},
 	{
-		// learn.microsoft.com/graph, "Receive change notifications through webhooks": clientState is
-		// the secret of the subscription. Two changes of one thing may be told in the same bytes, so
+		// clientState is the secret of the subscription. Two changes of one thing may be told in the same bytes, so
 		// that nothing tells a repeat.
 		Name:            "microsoft-graph",
+		Title:           "Microsoft Graph",
+		Documentation:   "https://learn.microsoft.com/en-us/graph/change-notifications-delivery-webhooks",
 		Algorithm:       Token,
 		SignatureJSON:   "value.0.clientState",
 		Encoding:        Plain,

@@ -2,6 +2,7 @@ package signature
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -52,6 +53,11 @@ func NewVerifier(cfg Config, secrets [][]byte) (*Verifier, error) {
 	}
 	v.signedURL = parseSignedURL(cfg.SignedURL)
 	return v, nil
+}
+
+// Acknowledgement is the status that tells the source that its webhook was taken in.
+func (v *Verifier) Acknowledgement() int {
+	return cmp.Or(v.scheme.preset.Acknowledgement, http.StatusAccepted)
 }
 
 func newVerifier(p Preset, secrets [][]byte) (*Verifier, error) {
