@@ -1,13 +1,11 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,94 +14,6 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
 	"github.com/kapsel-dev/kapsel/internal/id"
 )
-
-// film is what a node showed before a cause, at its end, and after it.
-type film struct{ before, during, after exposition }
-
-// played plays a film back in Prometheus' time: what the node showed in seconds lasts minutes, since alerts look at windows
-// and wait. Before is 10 minutes, the cause lasts so many, after is an hour.
-func (f film) played(minutes int) string {
-	series := make(map[string]bool)
-	for _, shot := range []exposition{f.before, f.during, f.after} {
-		for name := range shot {
-			series[name] = series[name] || strings.HasPrefix(name, "kapsel_")
-		}
-	}
-	var b strings.Builder
-	for name, ours := range series {
-		if !ours {
-			continue
-		}
-		labels := strings.Replace(name, "{", `{instance="a",job="kapsel",`, 1)
-		if !strings.Contains(name, "{") {
-			labels += `{instance="a",job="kapsel"}`
-		}
-		metric, _, _ := strings.Cut(name, "{")
-		counts := strings.HasSuffix(metric, "_total") || strings.HasSuffix(metric, "_count") || strings.HasSuffix(metric, "_bucket")
-		fmt.Fprintf(&b, "      - {series: '%s', values: '%s %s %s'}\n", labels,
-			values(f.before, f.before, name, 10, false), values(f.before, f.during, name, minutes, counts), values(f.during, f.after, name, 60, false))
-	}
-	return b.String()
-}
-
-// values are n samples that lead to what the second shot shows: step by step for what is counted, at once otherwise.
-func values(from, to exposition, name string, n int, steps bool) string {
-	last, shown := to[name]
-	if !shown {
-		return "_x" + strconv.Itoa(n)
-	}
-	first := last
-	if steps {
-		first = from[name] // a count that was not there was 0
-	}
-	step := 0.0
-	if steps {
-		step = (last - first) / float64(n)
-	}
-	text := make([]string, n)
-	for i := range text {
-		text[i] = strconv.FormatFloat(first+step*float64(i+1), 'f', -1, 64)
-	}
-	return strings.Join(text, " ")
-}
-
-// fires checks that the alerts are silent before the cause, fire at its end, and are silent again an hour after it.
-func (f film) fires(t *testing.T, minutes int, alerts ...string) {
-	t.Helper()
-	dir := t.TempDir()
-	rules := func(name string) string {
-		path, err := filepath.Abs(filepath.Join(prometheusDir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "rule_files: [%q, %q]\nevaluation_interval: 30s\ngroup_eval_order: [kapsel-service-levels]\ntests:\n  - interval: 1m\n    input_series:\n%s    promql_expr_test:\n",
-		rules("kapsel-recording.yml"), rules("kapsel-alerts.yml"), f.played(minutes))
-	for _, alert := range alerts {
-		for at, firing := range map[int]int{9: 0, 10 + minutes - 1: 1, 10 + minutes + 58: 0} {
-			fmt.Fprintf(&b, "      - {expr: 'clamp_max(count(ALERTS{alertname=\"%s\",alertstate=\"firing\"}), 1) or vector(0)', eval_time: %dm, exp_samples: [{labels: '{}', value: %d}]}\n",
-				alert, at, firing)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "film.test.yml"), []byte(b.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	promtool(t, dir, "test", "rules", "film.test.yml")
-}
-
-// shot waits until the node shows something, and returns all that it shows then.
-func shot(t testing.TB, n *Node, what string, shows func(exposition) bool) (e exposition) {
-	t.Helper()
-	eventually(t, what, func() bool {
-		e = scrape(t, n)
-		return shows(e)
-	})
-	return e
-}
-
-func probed(e exposition) bool { return e["kapsel_database_up"] == 1 }
 
 func TestDatabaseThatIsAwayRaisesItsAlerts(t *testing.T) {
 	r := newRig(t)
@@ -139,24 +49,11 @@ func TestDatabaseThatIsAwayRaisesItsAlerts(t *testing.T) {
 		return probed(e) && e["kapsel_recorder_leaves_total"] >= 20
 	})
 	f.fires(t, 5, "KapselDatabaseAway", "KapselIntakeUnavailable", "KapselIntakeBudgetFast", "KapselProofBudgetFast", "KapselResultsNotRecorded")
+	f.burns(t, "KapselIntakeBudgetSlow", "KapselProofBudgetSlow")
 }
-
-// filmed runs a node and films a cause: what makes it, how it shows, what ends it, and how that shows.
-func filmed(t *testing.T, r *rig, n *Node, make func(), shows func(exposition) bool, end func(), ended func(exposition) bool) film {
-	t.Helper()
-	var f film
-	f.before = shot(t, n, "the node is well", probed)
-	make()
-	f.during = shot(t, n, "the cause shows", shows)
-	end()
-	f.after = shot(t, n, "its end shows", ended)
-	return f
-}
-
-func always(exposition) bool { return true }
 
 func TestCausesRaiseTheirAlerts(t *testing.T) {
-	r, n := one(t, func(c *Config) { withAdmin(c); c.BreakerPause = 50 * time.Millisecond })
+	r, n := one(t, func(c *Config) { withAdmin(c); c.BreakerPause, c.Hold = 50*time.Millisecond, patience })
 	answer := func(status int) func() {
 		return func() { r.sink.answers(func(*http.Request, string, int) int { return status }) }
 	}
@@ -166,7 +63,7 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 	shot(t, n, "the destination works", closed)
 
 	t.Run("a destination fails", func(t *testing.T) {
-		f := filmed(t, r, n, func() {
+		f := filmed(t, n, func() {
 			answer(http.StatusInternalServerError)()
 			r.load(12, 0, func(int) *Node { return n })
 		}, open, answer(http.StatusOK), closed)
@@ -175,7 +72,7 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 	t.Run("retries end in vain", func(t *testing.T) {
 		r.exec(`update destinations set retry_policy = '{"schedule":["0s"],"maxAttempts":20,"fatalStatuses":[400],"jitter":0}'`)
 		r.refresh(n)
-		f := filmed(t, r, n, func() {
+		f := filmed(t, n, func() {
 			r.sink.answers(func(_ *http.Request, _ string, seen int) int {
 				if seen == 1 {
 					return http.StatusTooManyRequests
@@ -185,10 +82,11 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 			r.load(30, 0, func(int) *Node { return n })
 		}, func(e exposition) bool { return e[`kapsel_delivery_dead_letters_total{reason="fatal_status"}`] == 30 }, answer(http.StatusOK), always)
 		f.fires(t, 20, "KapselDeadLetters", "KapselRetryBudgetFast")
+		f.burns(t, "KapselRetryBudgetSlow")
 	})
 	t.Run("signatures are wrong", func(t *testing.T) {
 		path := r.signedEndpoint(n)
-		f := filmed(t, r, n, func() {
+		f := filmed(t, n, func() {
 			for range 90 {
 				r.postUnproved(path)
 			}
@@ -200,16 +98,63 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 		slow := func(e exposition) float64 {
 			return e[`kapsel_ingest_duration_seconds_count{class="2xx"}`] - e[`kapsel_ingest_duration_seconds_bucket{class="2xx",le="0.01"}`]
 		}
-		f := filmed(t, r, n, func() { r.load(20, 0, func(int) *Node { return n }) },
+		f := filmed(t, n, func() { r.load(20, 0, func(int) *Node { return n }) },
 			func(e exposition) bool { return slow(e) >= 20 }, func() {}, always)
 		f.fires(t, 10, "KapselAckBudgetFast")
+		f.burns(t, "KapselAckBudgetSlow")
+	})
+	t.Run("the database takes no webhooks, and many wait", func(t *testing.T) {
+		r.exec("update endpoints set max_body_bytes = $1", 2*largeBody)
+		r.refresh(n)
+		var sources sync.WaitGroup
+		unlock := r.lock("events", "share")
+		f := filmed(t, n, func() {
+			for i := range 60 { // 60 MiB, of which the committer has up to 8 in its hands
+				sources.Go(func() { r.post(n, fmt.Sprint("large ", i), bytes.Repeat([]byte{' '}, largeBody)) })
+			}
+		}, func(e exposition) bool { return e["kapsel_ingest_waiting_payload_bytes"] > 0.8*64*(1<<20) }, func() {
+			unlock()
+			sources.Wait()
+		}, func(e exposition) bool { return e["kapsel_ingest_waiting_payload_bytes"] == 0 })
+		f.fires(t, 5, "KapselIntakeFull")
+	})
+	t.Run("the database refuses a result", func(t *testing.T) {
+		f := filmed(t, n, func() {
+			r.exec("alter table attempts add constraint nothing_new check (recorded_at < now()) not valid")
+			r.load(1, 0, func(int) *Node { return n })
+		}, func(e exposition) bool { return e["kapsel_recorder_refused_total"] == 1 }, func() {
+			r.exec("alter table attempts drop constraint nothing_new")
+			r.exec("truncate delivery_queue") // what was refused would be an attempt of unknown outcome once its lease ends
+		}, always)
+		f.fires(t, 10, "KapselResultsRefused")
+	})
+	t.Run("tiles are slow", func(t *testing.T) {
+		config := r.config()
+		withAdmin(&config)
+		config.Roles = []Role{RoleAPI}
+		reader := r.start(config) // which has read no tile yet
+		unlock := r.lock("tiles", "access exclusive")
+		slow := func(e exposition) float64 {
+			return e[`kapsel_proof_duration_seconds_count{kind="consistency"}`] - e[`kapsel_proof_duration_seconds_bucket{kind="consistency",le="0.05"}`]
+		}
+		var asked sync.WaitGroup
+		f := filmed(t, reader, func() {
+			asked.Go(func() { call(t, reader, "GetConsistencyProof", `{"logId":"1","fromSize":"1"}`) })
+			eventually(t, "a proof waits for its tiles", func() bool {
+				return r.count(`select count(*) from pg_stat_activity where datname = current_database()
+					and wait_event_type = 'Lock' and query like '-- name: GetTiles%' and now() - query_start > interval '0.1 s'`) > 0
+			})
+			unlock()
+			asked.Wait()
+		}, func(e exposition) bool { return slow(e) == 1 }, func() {}, always)
+		f.fires(t, 20, "KapselProofsSlow")
 	})
 	t.Run("a tenant is over its limit", func(t *testing.T) {
 		limit := func(webhooks any) {
 			r.exec("update tenants set ingest_per_second = $1", webhooks)
 			r.refresh(n)
 		}
-		f := filmed(t, r, n, func() {
+		f := filmed(t, n, func() {
 			limit(1)
 			for i := range 20 {
 				r.post(n, fmt.Sprintf("too many %d", i), nil)
@@ -218,7 +163,7 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 		f.fires(t, 40, "KapselLimitsHit")
 	})
 	t.Run("partitions are missing", func(t *testing.T) {
-		f := filmed(t, r, n, func() {
+		f := filmed(t, n, func() {
 			for day := 2; day < 8; day++ {
 				r.exec("drop table events_" + time.Now().UTC().AddDate(0, 0, day).Format("20060102"))
 			}
@@ -231,7 +176,7 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 	})
 	t.Run("a node died in the middle of an attempt, and nobody claims", func(t *testing.T) {
 		again(t, n, "claimer") // so that there is one to be removed
-		f := filmed(t, r, n, func() {
+		f := filmed(t, n, func() {
 			if err := n.remove("claimer")(within(t)); err != nil {
 				t.Fatal(err)
 			}
@@ -251,7 +196,7 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 		film{f.before, f.after, f.after}.fires(t, 5, "KapselAttemptsUnknown")
 	})
 	t.Run("a component panics", func(t *testing.T) {
-		f := filmed(t, r, n, func() {
+		f := filmed(t, n, func() {
 			n.failures.With("component", "shaky", "cause", "panic") // as add does
 		}, always, func() {}, always)
 		f.before = f.during
@@ -276,7 +221,7 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 			taken = nil
 		}
 		defer free()
-		f := filmed(t, r, n, func() {
+		f := filmed(t, n, func() {
 			for range n.db.Engine().Config().MaxConns {
 				conn, err := n.db.Engine().Acquire(within(t))
 				if err != nil {
@@ -298,7 +243,7 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 		if err := r.owner.QueryRow(t.Context(), "select root_hash from log_sealers").Scan(&root); err != nil {
 			t.Fatal(err)
 		}
-		f := filmed(t, r, n, func() {
+		f := filmed(t, n, func() {
 			r.exec("update log_sealers set root_hash = sha256('another')")
 			again(t, n, "sealer")
 			r.load(1, 0, func(int) *Node { return n })
@@ -316,6 +261,41 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 		f.after[`kapsel_component_ended_total{component="sealer"}`] = 0 // as it is when the process is started again
 		f.fires(t, 5, "KapselSealerRefused", "KapselSealerLagging")
 	})
+	t.Run("a million deliveries are held", func(t *testing.T) {
+		r.exec("alter table delivery_queue set (autovacuum_enabled = false)") // whose own estimate may come late
+		f := filmed(t, n, func() {
+			r.exec(`insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at)
+				select tenant_id, lpad(to_hex(i), 32, '0')::uuid, $1, endpoint_id, destination_id, 'infinity' from destinations, generate_series(1, 1000001) i`, id.New())
+		}, func(e exposition) bool { return e["kapsel_queue_estimated_deliveries"] > 1e6 }, func() {
+			r.exec("delete from delivery_queue where delivery_id <= lpad('ff', 32, '0')::uuid")
+		}, func(e exposition) bool { return e["kapsel_queue_estimated_deliveries"] < 1e6 })
+		f.fires(t, 15, "KapselQueueDeep")
+	})
+	t.Run("a node is gone", func(t *testing.T) {
+		f := film{before: shot(t, n, "the node is well", probed)}
+		r.stop(n)
+		f.during = silent(t, n)
+		f.after = shot(t, r.start(n.config), "another one is well", probed)
+		f.fires(t, 5, "KapselDown")
+	})
+}
+
+// largeBody is what few webhooks fill a buffer with.
+const largeBody = 1 << 20
+
+// lock keeps others from a table until what it returns is called.
+func (r *rig) lock(table, mode string) (unlock func()) {
+	r.t.Helper()
+	tx, err := r.owner.Begin(r.t.Context())
+	if err == nil {
+		_, err = tx.Exec(r.t.Context(), "lock table "+table+" in "+mode+" mode")
+	}
+	if err != nil {
+		r.t.Fatalf("lock %s: %v", table, err)
+	}
+	unlock = sync.OnceFunc(func() { tx.Rollback(context.Background()) })
+	r.t.Cleanup(unlock)
+	return unlock
 }
 
 func within(t testing.TB) context.Context {

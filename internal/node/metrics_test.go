@@ -13,7 +13,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/telemetry"
 )
 
-// exposition is what a node shows at /metrics: values by name and labels as they stand there.
+// exposition is what Prometheus gets of a node: values by name and labels as they stand at /metrics, and whether it answers.
 type exposition map[string]float64
 
 var sample = regexp.MustCompile(`(?m)^([a-zA-Z_:][a-zA-Z0-9_:]*(?:\{[^\n]*\})?) (\S+)$`)
@@ -29,7 +29,7 @@ func scrape(t testing.TB, n *Node) exposition {
 	if err != nil || response.StatusCode != http.StatusOK {
 		t.Fatalf("/metrics: %s %v\n%s", response.Status, err, text)
 	}
-	e := make(exposition)
+	e := exposition{"up": 1} // as Prometheus notes
 	for _, found := range sample.FindAllStringSubmatch(string(text), -1) {
 		if e[found[1]], err = strconv.ParseFloat(found[2], 64); err != nil {
 			t.Errorf("%s: %v", found[0], err)
