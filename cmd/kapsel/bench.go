@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -27,7 +26,7 @@ type benchFlags struct {
 	unsealed int64
 	keys     int
 	dataDir  string
-	observed bool
+	rounds   int
 	profile  string
 	asJSON   bool
 
@@ -56,7 +55,9 @@ Scenarios, all but the first on a server of its own only:
   log         proofs, seals and watchers of a log of --leaves
   inflight    a sink that takes a second for each delivery: how many are in flight at once
   ordered     the load to a destination without order, then to one that orders by key: what order costs
-  limit       the load alone, then beside another tenant that sends 20 times what it may: its latency`,
+  limit       the load alone, then beside another tenant that sends 20 times what it may: its latency
+  observed    a plain server, then one with metrics that are scraped every second, traces of one event in 100
+              (OTEL_TRACES_SAMPLER_ARG) and logs of level info, and so on in turn: what being observed costs`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags.notes = cmd.ErrOrStderr()
@@ -79,7 +80,7 @@ Scenarios, all but the first on a server of its own only:
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog, inflight, ordered, log or limit")
+	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog, inflight, ordered, log, limit or observed")
 	f.StringVar(&flags.server.url, "url", "", "measure this running server instead of one of its own")
 	f.StringVar(&flags.server.apiKey, "api-key", "", "API key for --url; better in KAPSEL_API_KEY")
 	f.IntVar(&flags.config.Conns, "conns", bench.DefaultConns, "connections, each with one webhook in flight")
@@ -95,7 +96,7 @@ Scenarios, all but the first on a server of its own only:
 	f.Int64Var(&flags.unsealed, "unsealed", 0, "leaves that wait for a sealer that was away, for log")
 	f.BoolVar(&flags.asJSON, "json", false, "print one JSON object")
 	f.StringVar(&flags.dataDir, "data-dir", "", "where PostgreSQL keeps its data (default a temporary directory)")
-	f.BoolVar(&flags.observed, "observed", false, "measure with metrics that are scraped every second, and with traces if OTEL_EXPORTER_OTLP_ENDPOINT is set")
+	f.IntVar(&flags.rounds, "rounds", observedRounds, "times that observed measures each way")
 	f.StringVar(&flags.profile, "cpuprofile", "", "write a CPU profile of the run to this file")
 	return cmd
 }
@@ -108,6 +109,7 @@ const (
 	scenarioLimit      = "limit"
 	scenarioOrdered    = "ordered"
 	scenarioLog        = "log"
+	scenarioObserved   = "observed"
 
 	deadRefuses = "refuse"
 	deadHangs   = "hang"
@@ -123,6 +125,8 @@ const (
 	fullBacklog  = 1_000_000
 	// Many more than webhooks are under way, so that those of a key rarely wait for each other.
 	orderedKeys = 1000
+	// Enough for a median.
+	observedRounds = 3
 )
 
 // complete fills in what depends on the scenario, and refuses what it does not take.
@@ -140,9 +144,9 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 		keys = orderedKeys
 	case scenarioLimit:
 		rate = noisyRate
-	case scenarioLog:
+	case scenarioLog, scenarioObserved:
 	default:
-		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight, ordered, limit, log", b.scenario)
+		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight, ordered, limit, log, observed", b.scenario)
 	}
 	if b.dead != deadRefuses && b.dead != deadHangs {
 		return fmt.Errorf("--dead: %q is neither refuse nor hang", b.dead)
@@ -159,11 +163,17 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 	if given.Changed("limit") && b.scenario != scenarioLimit {
 		return fmt.Errorf("--limit: scenario %s has no tenant with a limit", b.scenario)
 	}
+	if given.Changed("rounds") && (b.scenario != scenarioObserved || b.rounds < 1 || b.rounds > bench.MaxRounds) {
+		return fmt.Errorf("--rounds: give 1 to %d, with --scenario observed", bench.MaxRounds)
+	}
 	if (given.Changed("leaves") || given.Changed("unsealed")) && b.scenario != scenarioLog {
 		return fmt.Errorf("--leaves and --unsealed: give them with --scenario log")
 	}
 	if b.leaves < 1 || b.leaves > maxBenchLeaves || b.unsealed < 0 || b.unsealed > maxBenchUnsealed {
 		return fmt.Errorf("--leaves is not in 1 to %d, or --unsealed not in 0 to %d", maxBenchLeaves, maxBenchUnsealed)
+	}
+	if b.scenario == scenarioObserved && b.dataDir != "" {
+		return fmt.Errorf("--data-dir: scenario observed makes a database for each of its rounds")
 	}
 	if b.scenario != scenarioThroughput && b.server.url != "" {
 		return fmt.Errorf("scenario %s needs a server of its own: it cannot have --url", b.scenario)
@@ -208,15 +218,14 @@ func (b *benchFlags) run(ctx context.Context) (_ benchReport, err error) {
 		}
 		return b.profiled(func() (benchReport, error) { return bench.Run(ctx, b.config, sink, &apiProbe{c}) })
 	}
-	own, stop, err := startPreparedServer(ctx, b.dataDir, b.observe)
+	if b.scenario == scenarioObserved {
+		return b.profiled(func() (benchReport, error) { return b.runObserved(ctx, sink) })
+	}
+	own, stop, err := startBenchServer(ctx, b.dataDir)
 	if err != nil {
 		return nil, err
 	}
 	defer stop(&err)
-	if b.observed {
-		stopScraping := scrape(ctx, own.node)
-		defer func() { err = errors.Join(err, stopScraping()) }()
-	}
 	if err := b.prepare(ctx, own.client, own.node.URL(), sink); err != nil {
 		return nil, err
 	}

@@ -29,6 +29,9 @@ func TestBenchRefusesWhatAScenarioDoesNotTake(t *testing.T) {
 		{"--scenario log --unsealed -1", "--unsealed"},
 		{"--keys 5", "--scenario ordered"},
 		{"--scenario ordered --keys 0", "--keys"},
+		{"--rounds 2", "--rounds"},
+		{"--scenario observed --data-dir x", "--data-dir"},
+		{"--scenario observed --rounds 101", "--rounds"},
 	} {
 		code, text := runCaptured(t, append([]string{"bench"}, strings.Fields(test.args)...)...)
 		if code != 2 || !strings.Contains(text, test.want) || strings.Count(text, "\n") != 1 {
