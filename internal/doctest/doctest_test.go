@@ -34,7 +34,11 @@ func TestCommandsOfTheDocumentsWork(t *testing.T) {
 	if err != nil || len(documents) < 5 {
 		t.Fatalf("documents %v, %v", documents, err)
 	}
-	documents = append(documents, "../../README.md")
+	presets, err := filepath.Glob("../../docs/presets/*.md")
+	if err != nil || len(presets) < 5 {
+		t.Fatalf("pages of presets %v, %v", presets, err)
+	}
+	documents = append(append(documents, presets...), "../../README.md")
 	documents = slices.DeleteFunc(documents, func(path string) bool { return notRun[filepath.Base(path)] != "" })
 	root, err := filepath.Abs("../..")
 	if err != nil {

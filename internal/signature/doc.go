@@ -6,7 +6,7 @@
 // How a provider signs is data: a [Preset] names the header, its list form, the encoding, the
 // signed content, the timestamp rule, how the key is derived from the secret, and where the
 // delivery id and event type stand. One engine reads them all, so a new provider is a new
-// literal in presets.go, a known-answer test and a row in docs/presets.md.
+// literal in presets.go, a known-answer test, and a text in tools/presetpages from which its page is made.
 //
 // The package is pure: no clock, no I/O, and nothing of Kapsel's but package jsonpath. Work for one
 // request is bounded before the body is hashed (see bounds.go), comparisons of MACs take

@@ -15,6 +15,12 @@ type field struct {
 	paths  []jsonpath.Path
 }
 
+// Find reads f of a request. It reports false if f is nowhere, or if what stands there is over 512 bytes, or not plain UTF-8 text.
+func (f Field) Find(h http.Header, body []byte) (string, bool) {
+	c := compileField(f)
+	return c.find(h, body)
+}
+
 func compileField(f Field) field {
 	c := field{header: http.CanonicalHeaderKey(f.Header)}
 	for _, path := range f.JSON {

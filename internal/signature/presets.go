@@ -17,7 +17,7 @@ const (
 )
 
 // presets is the table of providers. The generic entry holds the defaults that Config overrides.
-// docs/presets.md shows it, and a test holds the two together.
+// docs/presets has a page for each, generated from it.
 var presets = slices.Concat([]Preset{
 	{
 		Name:  PresetNone,
