@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"internal/tlog":              {"gen", "internal/durable", "internal/fault", "internal/signer", "internal/telemetry", "internal/tlog", "sdk/go/verify", "store"},
 	"internal/tlog/checkpoint":   {"internal/tlog/merkle"},
 	"internal/tlog/merkle":       {},
-	"internal/retention":         {"store"},
+	"internal/retention":         {"internal/telemetry", "store"},
 	"internal/watch":             {"store"},
 	"internal/tenant":            {"internal/id", "store"},
 	"internal/route":             {"gen", "internal/fault", "internal/filter", "internal/id", "internal/jsonpath", "internal/schema", "internal/secret", "internal/signature", "store"},
@@ -53,7 +53,7 @@ var mayImport = map[string][]string{
 	"sdk/go/verify":              {"gen"},
 	"store":                      {"migrations"},
 	"migrations":                 {},
-	"internal/witness":           {"internal/durable", "internal/tlog"},
+	"internal/witness":           {"internal/durable", "internal/telemetry", "internal/tlog"},
 	"internal/durable":           {},
 }
 

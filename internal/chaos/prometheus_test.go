@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math"
 	"net/http"
@@ -18,6 +19,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/internal/witness"
 )
 
 // hastened is by how much time runs faster for Prometheus here than where it is operated.
@@ -254,12 +258,51 @@ func queries(t *testing.T) map[string]string {
 	return found
 }
 
+// witnessed makes the log's key in the state directory of the first node, and a witness for it. It returns the nodes' flags.
+func witnessed(t *testing.T, c *Cluster, first string) (flags []string) {
+	t.Helper()
+	const origin = "log.example.com/log/1"
+	dir := filepath.Join(c.state, first)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	verifierKey := func(path string) (*tlog.Key, string) {
+		key, err := tlog.OpenKeyFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := key.VerifierKey(origin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key, text
+	}
+	_, logKey := verifierKey(filepath.Join(dir, keyFiles[0]))
+	key, _ := verifierKey(filepath.Join(t.TempDir(), "witness.key"))
+	server, err := witness.NewServer(witness.ServerConfig{Name: "witness.example.com", Signer: key.Signer(), Logs: []string{logKey}, StateDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener := httptest.NewServer(server)
+	t.Cleanup(listener.Close)
+	text, err := server.VerifierKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := filepath.Join(t.TempDir(), "policy")
+	if err := os.WriteFile(policy, fmt.Appendf(nil, "witness one %s %s\nquorum one\n", text, listener.URL), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"--log-origin", origin, "--witness-policy", policy, "--witness-mode", "warn"}
+}
+
 // Prometheus itself scrapes two nodes by the configuration that is shipped: its rules and all queries of the dashboard have data, it
 // tells that a node was killed, and that it is back.
 func TestPrometheusWatchesNodes(t *testing.T) {
 	ctx, r := scenario(t)
 	cluster := NewCluster(t, r)
 	adminA, adminB := FreeAddress(t, r), FreeAddress(t, r)
+	cluster.flags = witnessed(t, cluster, "a")
 	a := cluster.start(t, "a", keyFiles, "--admin-listen", adminA)
 	b := cluster.start(t, "b", keyFiles, "--admin-listen", adminB)
 	watcher := startPrometheus(t, r, adminA, adminB)

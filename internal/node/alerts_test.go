@@ -53,7 +53,14 @@ func TestDatabaseThatIsAwayRaisesItsAlerts(t *testing.T) {
 }
 
 func TestCausesRaiseTheirAlerts(t *testing.T) {
-	r, n := one(t, func(c *Config) { withAdmin(c); c.BreakerPause, c.Hold = 50*time.Millisecond, patience })
+	r := newRig(t)
+	config := r.config()
+	withAdmin(&config)
+	config.BreakerPause, config.Hold = 50*time.Millisecond, patience
+	witnessAway := r.witnessed(&config)
+	n := r.start(config)
+	r.configure(10 * time.Second)
+	r.refresh(n)
 	answer := func(status int) func() {
 		return func() { r.sink.answers(func(*http.Request, string, int) int { return status }) }
 	}
@@ -237,6 +244,49 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 		f.during[`kapsel_pool_acquire_wait_seconds_total{pool="engine"}`] += 299 * waited
 		f.after[`kapsel_pool_acquire_wait_seconds_total{pool="engine"}`] = f.during[`kapsel_pool_acquire_wait_seconds_total{pool="engine"}`]
 		f.fires(t, 10, "KapselPoolExhausted")
+	})
+	t.Run("a witness is away", func(t *testing.T) {
+		witnessed := func(e exposition) bool {
+			missing, shown := e["kapsel_witness_quorum_missing_seconds"]
+			return shown && missing == 0
+		}
+		f := film{before: shot(t, n, "the last head has its quorum", witnessed)}
+		witnessAway.Store(true)
+		r.load(1, 0, func(int) *Node { return n })
+		f.during = shot(t, n, "the next one lacks it", func(e exposition) bool {
+			return e["kapsel_witness_quorum_missing_seconds"] > 5 && e[`kapsel_witness_answers_total{result="failed",witness="other"}`] > 2
+		})
+		witnessAway.Store(false)
+		f.after = shot(t, n, "it has come", witnessed)
+		f.fires(t, 10, "KapselQuorumMissing", "KapselWitnessFailing")
+	})
+	t.Run("a long transaction keeps a day from being dropped", func(t *testing.T) {
+		if err := n.remove("retention")(within(t)); err != nil { // which comes once an hour
+			t.Fatal(err)
+		}
+		enforce := func(ago time.Duration) error { return n.retention.Enforce(t.Context(), time.Now().Add(-ago)) }
+		if err := enforce(0); err != nil {
+			t.Fatal(err)
+		}
+		unlock := func() {}
+		f := filmed(t, n, func() {
+			if err := enforce(5 * time.Hour); err != nil {
+				t.Error(err)
+			}
+			r.exec("select kapsel_make_partitions(current_date - 40, current_date - 40)")
+			unlock = r.lock("events", "access share")
+			if enforce(0) == nil {
+				t.Error("a day was dropped that somebody reads")
+			}
+		}, func(e exposition) bool {
+			return e["kapsel_retention_last_success_age_seconds"] > 4*3600 && e[`kapsel_retention_runs_total{result="failed"}`] >= 1
+		}, func() {
+			unlock()
+			if err := enforce(0); err != nil {
+				t.Error(err)
+			}
+		}, func(e exposition) bool { return e[`kapsel_retention_dropped_days_total{table="events"}`] == 1 })
+		f.fires(t, 20, "KapselRetentionFailing")
 	})
 	t.Run("the log contradicts what was signed", func(t *testing.T) {
 		var root []byte

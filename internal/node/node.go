@@ -57,6 +57,7 @@ type Node struct {
 	sealer     *tlog.Sealer
 	heads      *tlog.Heads
 	sealSpans  *sealSpans
+	retention  *retention.Keeper // nil: the node does not seal
 
 	listener     net.Listener
 	meter        *telemetry.Meter // nil: there is no admin listener
@@ -149,6 +150,7 @@ func (n *Node) build(ctx context.Context) error {
 	if n.config.Witnesses != nil && n.has(RoleSeal) {
 		collector = witness.NewCollector(n.config.Witnesses, n.config.WitnessHold, tlog.StoredProof(n.db.Engine(), logID),
 			tlog.StoreCosignatures(n.db.Engine(), logID), log.With("component", "witnesses"))
+		collector.SetMeter(n.meter, n.heads.Latest)
 		sealing.Witnesses, sealing.WitnessTimeout = collector, n.config.WitnessTimeout
 	}
 	n.sealer, err = tlog.NewSealer(sealing)
@@ -242,7 +244,11 @@ func (n *Node) build(ctx context.Context) error {
 	n.add("keyset", n.keys.Run)
 	n.add("membership", n.members.Run)
 	n.addFor(RoleSeal, "maintenance", (&maintenance{db: n.db, keepHeads: n.config.KeepHeads, log: log.With("component", "maintenance")}).Run)
-	n.addFor(RoleSeal, "retention", retention.New(n.db, n.config.KeepPayloads, n.config.KeepLedger, log.With("component", "retention")).Run)
+	if n.has(RoleSeal) {
+		n.retention = retention.New(n.db, n.config.KeepPayloads, n.config.KeepLedger, log.With("component", "retention"))
+		n.retention.SetMeter(n.meter)
+		n.add("retention", n.retention.Run)
+	}
 	n.add("notices", notices.Run)
 	n.addFor(RoleSeal, "deletions", tenant.NewDeletions(n.db, log.With("component", "deletions")).Run)
 	n.add("routes", n.routes.Run)

@@ -207,7 +207,13 @@ func TestRulesAndDashboardNameOnlyWhatANodeShows(t *testing.T) {
 	if len(all) < 40 {
 		t.Fatalf("only %d metrics found in rules and dashboard", len(all))
 	}
-	r, n := one(t, withAdmin)
+	r := newRig(t)
+	config := r.config()
+	withAdmin(&config)
+	r.witnessed(&config)
+	n := r.start(config)
+	r.configure(10 * time.Second)
+	r.refresh(n)
 	r.postUnproved(r.signedEndpoint(n))
 	r.post(n, "one", []byte(`{}`))
 	eventually(t, "a head covers it", func() bool {

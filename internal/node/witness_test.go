@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,4 +110,43 @@ func TestTwoServicesCosignEachOther(t *testing.T) {
 			}
 		}
 	}
+}
+
+// witnessed starts a witness of the rig's log and makes it the whole policy of a node. While it is away it answers 503.
+func (r *rig) witnessed(c *Config) (away *atomic.Bool) {
+	r.t.Helper()
+	verifierKey := func(path string) (*tlog.Key, string) {
+		key, err := tlog.OpenKeyFile(path)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		text, err := key.VerifierKey(c.LogOrigin)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return key, text
+	}
+	_, logKey := verifierKey(filepath.Join(r.state, "log.key"))
+	key, _ := verifierKey(filepath.Join(r.t.TempDir(), "witness.key"))
+	server, err := witness.NewServer(witness.ServerConfig{Name: "other.example.com", Signer: key.Signer(), Logs: []string{logKey}, StateDir: r.t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	away = new(atomic.Bool)
+	listener := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		server.ServeHTTP(w, request)
+	}))
+	r.t.Cleanup(listener.Close)
+	witnessKey, err := server.VerifierKey()
+	if err == nil {
+		c.Witnesses, err = witness.ParsePolicy(fmt.Sprintf("witness other %s %s\nquorum other\n", witnessKey, listener.URL))
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return away
 }

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,16 +40,28 @@ const (
 	maxTenants = 1_000
 )
 
+// What rows are that go by themselves.
+const (
+	oldEvents       = "events"
+	oldRedeliveries = "redeliveries"
+	oldClosed       = "closed_deliveries" // dead letters and cancellations; the larger number of both is counted
+	oldAudit        = "audit_entries"
+)
+
 // Keeper enforces retention. Make it with New.
 type Keeper struct {
 	db               *store.DB
 	payloads, ledger time.Duration
 	log              *slog.Logger
+	metrics          metrics
+	enforced         atomic.Int64 // when it was enforced last, or the keeper was made, in Unix nanoseconds
 }
 
 // New makes a keeper of payloads and of the ledger, for so long. A tenant may keep its payloads for another time.
 func New(db *store.DB, payloads, ledger time.Duration, log *slog.Logger) *Keeper {
-	return &Keeper{db: db, payloads: payloads, ledger: ledger, log: log}
+	k := &Keeper{db: db, payloads: payloads, ledger: ledger, log: log}
+	k.enforced.Store(time.Now().UnixNano())
+	return k
 }
 
 // Run enforces retention within a minute, and then about once an hour until ctx ends. What fails is tried again an hour later:
@@ -62,20 +75,29 @@ func (k *Keeper) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-timer.C:
 		}
-		now, err := k.db.DatabaseTime(ctx, k.db.Engine())
-		if err == nil {
-			err = k.Enforce(ctx, now)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := k.EnforceNow(ctx); err != nil && ctx.Err() == nil {
 			k.log.Warn("retention not enforced, trying again in an hour", "error", err)
 		}
 		timer.Reset(interval - interval/10 + rand.N(interval/5))
 	}
 }
 
+// EnforceNow is Enforce at the database's time.
+func (k *Keeper) EnforceNow(ctx context.Context) error {
+	now, err := k.db.DatabaseTime(ctx, k.db.Engine())
+	if err != nil {
+		err = fmt.Errorf("read the database's time: %w", err)
+		k.count(now, err)
+		return err
+	}
+	return k.Enforce(ctx, now)
+}
+
 // Enforce lets go of what is old enough at now. What one part cannot do does not hold up the others.
 func (k *Keeper) Enforce(ctx context.Context, now time.Time) error {
-	return errors.Join(k.enforcePayloads(ctx, now), k.enforceLedger(ctx, now))
+	err := errors.Join(k.enforcePayloads(ctx, now), k.enforceLedger(ctx, now))
+	k.count(now, err)
+	return err
 }
 
 // horizon is the first moment of the UTC day that is kept for so long: days before it are wholly older.
@@ -105,14 +127,14 @@ func (k *Keeper) enforcePayloads(ctx context.Context, now time.Time) error {
 	err = k.dropEvents(ctx, from, own)
 	for tenant, ownFrom := range own {
 		if ownFrom.After(from) {
-			err = errors.Join(err, k.deleteAll(ctx, "events", func() (int64, error) {
+			err = errors.Join(err, k.deleteAll(ctx, oldEvents, func() (int64, error) {
 				n, err := k.db.DeleteEvents(ctx, k.db.Engine(), tenant, maxRows)
 				return int64(n), err
 			}))
 		}
 	}
 	return errors.Join(err, k.eachTenant(ctx, func(tenant uuid.UUID) error {
-		return k.deleteAll(ctx, "redeliveries", func() (int64, error) {
+		return k.deleteAll(ctx, oldRedeliveries, func() (int64, error) {
 			return k.db.DeleteOldRedeliveries(ctx, k.db.Engine(), tenant, maxRows)
 		})
 	}))
@@ -146,6 +168,7 @@ func (k *Keeper) dropEvents(ctx context.Context, from time.Time, own map[uuid.UU
 			return fmt.Errorf("drop events of %s: %w", date.Time.Format(time.DateOnly), err)
 		}
 		if done != "kept" {
+			k.metrics.eventDays.Add(1)
 			k.log.Info("let go of a day's payloads", "day", date.Time.Format(time.DateOnly), "done", done, "keepers", len(keepers))
 		}
 	}
@@ -162,21 +185,24 @@ func (k *Keeper) enforceLedger(ctx context.Context, now time.Time) error {
 		if !date.Time.Before(from) {
 			break
 		}
-		_, err := k.db.DropAttempts(ctx, k.db.Engine(), date)
+		dropped, err := k.db.DropAttempts(ctx, k.db.Engine(), date)
 		if err != nil {
 			if refused := new(pgconn.PgError); errors.As(err, &refused) && refused.Code == notSealed {
 				k.log.Error("a day of the ledger is old enough to go, but not sealed", "day", date.Time.Format(time.DateOnly))
 			}
 			return fmt.Errorf("drop the ledger of %s: %w", date.Time.Format(time.DateOnly), err)
 		}
-		k.log.Info("let go of a day of the ledger", "day", date.Time.Format(time.DateOnly))
+		if dropped { // not by another node at the same time
+			k.metrics.ledgerDays.Add(1)
+			k.log.Info("let go of a day of the ledger", "day", date.Time.Format(time.DateOnly))
+		}
 	}
 	return k.eachTenant(ctx, func(tenant uuid.UUID) error {
-		err := k.deleteAll(ctx, "dead letters and cancellations", func() (int64, error) {
+		err := k.deleteAll(ctx, oldClosed, func() (int64, error) {
 			n, err := k.db.DeleteClosed(ctx, k.db.Engine(), tenant, maxRows)
 			return int64(n), err
 		})
-		return errors.Join(err, k.deleteAll(ctx, "audit entries", func() (int64, error) {
+		return errors.Join(err, k.deleteAll(ctx, oldAudit, func() (int64, error) {
 			n, err := k.db.DeleteAudit(ctx, k.db.Engine(), tenant, maxRows)
 			return int64(n), err
 		}))
@@ -193,6 +219,7 @@ func (k *Keeper) deleteAll(ctx context.Context, what string, step func() (int64,
 		if err != nil {
 			return fmt.Errorf("delete old %s: %w", what, err)
 		}
+		k.metrics.rows.With("rows", what).Add(int(n))
 		if n < maxRows {
 			return nil
 		}

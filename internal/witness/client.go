@@ -40,6 +40,15 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("HTTP status %d: %q", e.status, e.text) }
 
+// refuses reports whether only people can change the answer: the log or its key is unknown, or a proof is wrong.
+func (e *statusError) refuses() bool {
+	switch e.status {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity:
+		return true
+	}
+	return false
+}
+
 // Client asks one witness. Not for concurrent use.
 type Client struct {
 	name string

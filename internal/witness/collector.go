@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -31,14 +30,18 @@ type Collector struct {
 	store  Store
 	log    *slog.Logger
 
-	mu      sync.Mutex
-	head    tlog.Head // the latest that was submitted
-	round   int       // counts heads
-	shown   bool      // it is published
-	since   time.Time // when it was submitted
-	lines   [][]tlog.Cosignature
-	ahead   *AheadError   // the largest of what witnesses have seen instead
-	changed chan struct{} // closed when any of these change
+	metrics   metrics
+	published func() (tlog.Head, bool) // what is published last. Optional
+
+	mu        sync.Mutex
+	head      tlog.Head // the latest that was submitted
+	round     int       // counts heads
+	shown     bool      // it is published
+	lacking   time.Time // since when no head has had its quorum; zero: the latest has it
+	witnessed time.Time // when the last one that has it was signed
+	lines     [][]tlog.Cosignature
+	ahead     *AheadError   // the largest of what witnesses have seen instead
+	changed   chan struct{} // closed when any of these change
 }
 
 // Store keeps cosignatures of a published head.
@@ -47,7 +50,10 @@ type Store func(ctx context.Context, treeSize int64, lines []tlog.Cosignature) e
 // NewCollector makes a collector. With hold, Cosign waits for the quorum; otherwise it lets heads be published at once, and
 // cosignatures follow.
 func NewCollector(policy *Policy, hold bool, prove Prove, store Store, log *slog.Logger) *Collector {
-	return &Collector{policy: policy, hold: hold, prove: prove, store: store, log: log, changed: make(chan struct{})}
+	return &Collector{
+		policy: policy, hold: hold, prove: prove, store: store, log: log, changed: make(chan struct{}),
+		metrics: metrics{answers: make([]answers, len(policy.clients))},
+	}
 }
 
 // Cosign submits a head that was signed and that nobody has seen, and waits until the quorum has cosigned it or ctx ends.
@@ -106,10 +112,25 @@ func (c *Collector) submit(head tlog.Head) {
 	if c.round > 0 && c.head.Note == head.Note {
 		return
 	}
-	c.head, c.shown, c.since, c.ahead = head, false, time.Now(), nil
+	if c.superseded() {
+		c.lacking = time.Time{}
+	}
+	c.head, c.shown, c.ahead = head, false, nil
 	c.lines = make([][]tlog.Cosignature, len(c.policy.clients))
 	c.round++
+	c.judge()
 	c.broadcast()
+}
+
+// judge notes whether the head has its quorum. An empty tree needs none. With mu held.
+func (c *Collector) judge() {
+	switch {
+	case c.head.Size == 0:
+	case c.policy.met(slices.Concat(c.lines...)) == nil:
+		c.lacking, c.witnessed = time.Time{}, c.head.SignedAt
+	case c.lacking.IsZero():
+		c.lacking = time.Now()
+	}
 }
 
 // broadcast wakes all who wait. With mu held.
@@ -147,7 +168,11 @@ func (c *Collector) follow(ctx context.Context, i int) {
 		var err error
 		switch {
 		case round > done:
-			if lines, err = client.cosign(ctx, head, c.prove); err == nil {
+			lines, err = client.cosign(ctx, head, c.prove)
+			if ctx.Err() == nil {
+				c.metrics.answers[i].count(err)
+			}
+			if err == nil {
 				done, rest = round, 0
 				c.arrived(i, round, lines)
 				continue
@@ -193,7 +218,7 @@ func nextRest(rested time.Duration, err error) time.Duration {
 	case !errors.As(err, &answer):
 	case answer.wait > 0:
 		return max(rest, min(answer.wait, refusedRest))
-	case slices.Contains([]int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity}, answer.status):
+	case answer.refuses():
 		return refusedRest
 	}
 	return rest
@@ -204,6 +229,7 @@ func (c *Collector) arrived(i, round int, lines []tlog.Cosignature) {
 	defer c.mu.Unlock()
 	if c.round == round {
 		c.lines[i] = lines
+		c.judge()
 		c.broadcast()
 	}
 }
@@ -228,9 +254,9 @@ func (c *Collector) complain(ctx context.Context) {
 		case <-ticker.C:
 		}
 		c.mu.Lock()
-		missing, size, due := c.policy.met(slices.Concat(c.lines...)), c.head.Size, c.round > 0 && c.shown && time.Since(c.since) > 2*requestTimeout
+		missing, size, due := c.policy.met(slices.Concat(c.lines...)), c.head.Size, c.shown && !c.lacking.IsZero() && time.Since(c.lacking) > 2*requestTimeout
 		c.mu.Unlock()
-		if missing != nil && due && size > 0 && time.Since(last) > complainInterval {
+		if missing != nil && due && time.Since(last) > complainInterval {
 			last = time.Now()
 			c.log.WarnContext(ctx, "the published head lacks its quorum of witnesses", "tree_size", size, "error", missing)
 		}

@@ -285,6 +285,7 @@ func TestBadPoliciesAreRefused(t *testing.T) {
 		"a log's key":    "witness one " + newLog(t, 1).verifierKey() + " https://one.example.com/\nquorum one\n",
 		"a log":          witness + "log " + newLog(t, 1).verifierKey() + "\nquorum one\n",
 		"nonsense":       "hello\n",
+		"not UTF-8":      strings.Replace(witness, "witness one", "witness o\xffne", 1) + "quorum none\n",
 	} {
 		if _, err := ParsePolicy(text); err == nil {
 			t.Errorf("%s: was accepted", name)

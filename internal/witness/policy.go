@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"filippo.io/torchwood"
 	"golang.org/x/mod/sumdb/note"
@@ -31,6 +32,9 @@ type Policy struct {
 // "any" and "all" may stand for a group's number, groups may hold groups, and "quorum none" only gathers what comes. Each
 // witness needs its URL here.
 func ParsePolicy(text string) (*Policy, error) {
+	if !utf8.ValidString(text) {
+		return nil, errors.New("read witness policy: it is not UTF-8 text")
+	}
 	parsed, err := torchwood.ParsePolicy([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("read witness policy: %w", err)
