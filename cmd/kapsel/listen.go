@@ -52,7 +52,7 @@ what waits for it becomes dead letters.`,
 			}
 			request.DisplayName, _ = os.Hostname() // only for people
 			request.DisplayName = "kapsel listen " + request.DisplayName[:min(len(request.DisplayName), 64)]
-			l := &localListener{cmd: cmd, client: client, request: request, printer: printer, app: newApp(request.ForwardUrl)}
+			l := &localListener{cmd: cmd, client: client, request: request, printer: printer}
 			return l.run(cmd.Context())
 		},
 	}
@@ -72,7 +72,6 @@ type localListener struct {
 	client  *kapsel.Client
 	request *kapselv1.ListenRequest
 	printer protocli.Printer
-	app     *app
 
 	underWay sync.WaitGroup
 	printing sync.Mutex
@@ -91,18 +90,13 @@ func (l *localListener) run(ctx context.Context) error {
 		end()
 	})
 	defer stopped()
-	open := func(ctx context.Context) (kapsel.Receiver[*kapselv1.ListenResponse], error) {
-		return l.client.Listen.Listen(ctx, l.request)
-	}
-	for message, err := range kapsel.Resume(stream, kapsel.Stream{OnInterruption: interrupted(l.cmd)}, false, open, func(*kapselv1.ListenResponse) {}) {
+	options := kapsel.ListenOptions{Stream: kapsel.Stream{OnInterruption: interrupted(l.cmd)}, OnSession: l.began}
+	for incoming, err := range l.client.ListenDeliveries(stream, l.request, options) {
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
-		if session := message.GetSession(); session != nil {
-			l.began(session)
-		}
-		if delivery := message.GetDelivery(); delivery != nil && ctx.Err() == nil {
-			l.underWay.Go(func() { l.forward(stream, delivery) })
+		if ctx.Err() == nil {
+			l.underWay.Go(func() { l.forward(stream, incoming) })
 		}
 	}
 	l.underWay.Wait()
@@ -118,10 +112,9 @@ func (l *localListener) began(session *kapselv1.ListenSession) {
 }
 
 // forward makes one attempt and reports it.
-func (l *localListener) forward(ctx context.Context, delivery *kapselv1.ListenDelivery) {
-	report := l.app.forward(ctx, delivery)
-	report.SessionId, report.AttemptId = l.request.SessionId, delivery.AttemptId
-	_, err := l.client.Listen.Report(ctx, report)
+func (l *localListener) forward(ctx context.Context, incoming *kapsel.Incoming) {
+	delivery := incoming.Delivery
+	report, err := incoming.Forward(ctx, nil, l.request.ForwardUrl)
 	l.printing.Lock()
 	defer l.printing.Unlock()
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 )
 
-// Retry says how calls are tried again. What may be tried again is decided by the client: calls without side effects, and webhooks with an
-// idempotency key, after a broken connection or UNAVAILABLE; anything that the server refused before it had an effect
-// (RESOURCE_EXHAUSTED with RetryInfo). The server's RetryInfo is the least wait.
+// Retry says how calls are tried again. What may be tried again is decided by the client: calls without side effects, webhooks with an
+// idempotency key, and reports of a listening session, after a broken connection or UNAVAILABLE; anything that the server refused before it
+// had an effect (RESOURCE_EXHAUSTED with RetryInfo). The server's RetryInfo is the least wait.
 type Retry struct {
 	// MaxAttempts is the number of tries in all. 1: none is repeated.
 	MaxAttempts int
@@ -156,6 +156,8 @@ func prepare(spec connect.Spec, message any) (prepared any, repeatable bool) {
 			keyed.Webhooks[i] = withKey(webhook)
 		}
 		return keyed, !slices.ContainsFunc(keyed.Webhooks, func(w *kapselv1.IngestRequest) bool { return !hasKey(w) })
+	case *kapselv1.ReportRequest:
+		return request, true // the same result twice is no error
 	}
 	return message, false
 }

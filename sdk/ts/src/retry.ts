@@ -17,7 +17,8 @@ export interface RetryOptions extends Backoff {
 export const defaultRetry: RetryOptions = { maxAttempts: 5, initialMs: 100, maxMs: 5_000, timeoutMs: 30_000 };
 
 /**
- * Makes a transport that repeats unary calls which may be repeated: those without side effects, and webhooks with an idempotency key.
+ * Makes a transport that repeats unary calls which may be repeated: those without side effects, webhooks with an idempotency key, and reports of
+ * a listening session.
  * What the server refused before doing anything (RESOURCE_EXHAUSTED with RetryInfo) is repeated in any case.
  */
 export function withRetries(transport: Transport, options: Partial<RetryOptions> = {}): Transport {
@@ -56,6 +57,9 @@ function prepare<I extends DescMessage, O extends DescMessage>(
     return { message: input, repeatable: true };
   }
   const name = `${method.parent.typeName}/${method.name}`;
+  if (name === "kapsel.v1.ListenService/Report") {
+    return { message: input, repeatable: true }; // the same result twice is no error
+  }
   const message = create(method.input, input) as unknown;
   const webhooks =
     name === `${IngestService.typeName}/Ingest`
