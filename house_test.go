@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 	"internal/sdktest":           {"internal/chaos", "sdk/go"},
 	"internal/chaos":             {"gen", "internal/bench", "internal/embedpg", "internal/id", "internal/tenant", "sdk/go/verify", "store"},
 	"sdk/go/examples/quickstart": {"gen", "sdk/go"},
-	"sdk/go":                     {"gen"},
+	"sdk/go":                     {"gen", "sdk/go/verify"},
 	"sdk/go/logclient":           {"sdk/go/verify"},
 	"sdk/go/verify":              {"gen"},
 	"store":                      {"migrations"},

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,6 +129,32 @@ func absolute(t testing.TB, path string) string {
 		t.Fatal(err)
 	}
 	return absolute
+}
+
+// startUntil starts a program whose standard input ends with ctx, which is to end it, and returns what it writes.
+func startUntil(ctx context.Context, t *testing.T, running *sync.WaitGroup, command *exec.Cmd, name string) (stdout io.Reader) {
+	t.Helper()
+	stdin, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, write := io.Pipe()
+	said := new(lastWords)
+	command.Stdout, command.Stderr = write, said
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	running.Go(func() {
+		stop := context.AfterFunc(ctx, func() { stdin.Close() })
+		defer stop()
+		late := time.AfterFunc(2*scenarioTime, func() { command.Process.Kill() })
+		defer late.Stop()
+		defer write.Close()
+		if err := command.Wait(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, said)
+		}
+	})
+	return read
 }
 
 // run runs a program to its end and returns what it wrote to standard output.

@@ -26,7 +26,7 @@ func testQuickstart(t *testing.T, s *scene) {
 		run(t, dir, goEnvironment, "go", "get", "./...")
 		run(t, dir, goEnvironment, "go", "build", "-o", "quickstart", ".")
 		said := run(t, dir, environment, filepath.Join(dir, "quickstart"))
-		if !strings.Contains(said, "DELIVERED\n"+verify.LevelFull+"\n") {
+		if !strings.Contains(said, "DELIVERED "+verify.LevelFull+"\n") {
 			t.Errorf("it said:\n%s", said)
 		}
 		linked := run(t, dir, goEnvironment, "go", "list", "-deps", ".")
@@ -40,7 +40,7 @@ func testQuickstart(t *testing.T, s *scene) {
 		dir := s.typeScript(t)
 		compile(t, dir, "../../sdk/ts/examples/quickstart.ts")
 		said := run(t, dir, environment, "node", "quickstart.js")
-		if !strings.Contains(said, "DELIVERED\n"+verify.LevelFull+"\n") {
+		if !strings.Contains(said, "DELIVERED "+verify.LevelFull+"\n") {
 			t.Errorf("it said:\n%s", said)
 		}
 		proof, err := os.ReadFile(filepath.Join(dir, "proof.json"))
@@ -54,5 +54,38 @@ func testQuickstart(t *testing.T, s *scene) {
 	})
 	if arrivals := sink.Arrivals(); len(arrivals) == 0 {
 		t.Error("nothing arrived at the destination")
+	}
+}
+
+// The whole program in TypeScript, and the body of main in Go, errors included, have 20 lines that are neither blank nor comments.
+func TestQuickstartsAreShort(t *testing.T) {
+	const most = 20
+	for path, body := range map[string][2]string{
+		"../../sdk/ts/examples/quickstart.ts":      {"", ""},
+		"../../sdk/go/examples/quickstart/main.go": {"\nfunc main() {\n", "\n}\n"},
+	} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, program, found := strings.Cut(string(text), body[0])
+		if body[1] != "" {
+			var after string
+			if program, after, found = strings.Cut(program, body[1]); after != "" {
+				t.Errorf("%s has more than main", path)
+			}
+		}
+		lines := 0
+		for line := range strings.Lines(program) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
+				lines++
+			}
+			if len(line) > 120 {
+				t.Errorf("%s has a line of %d bytes: %s", path, len(line), line)
+			}
+		}
+		if !found || lines == 0 || lines > most {
+			t.Errorf("%s has %d lines, want at most %d", path, lines, most)
+		}
 	}
 }

@@ -90,6 +90,9 @@ func (n *notes) check(t *testing.T, sent []string) {
 // The server is restarted three times, killed the second time, while watchers run: they are told each event and each state once.
 func testStreamsGoOnAcrossRestarts(t *testing.T, s *scene) {
 	dev := s.dev
+	if dev.Ended() { // with the test that has restarted it
+		dev.Restart(t)
+	}
 	sink := chaos.NewSink(t)
 	route := dev.API().CreateRoute(t, sink.URL)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -158,15 +161,27 @@ func await(t *testing.T, missing func() string) {
 	}
 }
 
-func watchGo(ctx context.Context, t *testing.T, running *sync.WaitGroup, dev *chaos.Dev, n *notes) {
-	client, err := kapsel.New(dev.Ready.URL, kapsel.WithAPIKey(dev.Ready.APIKey), kapsel.WithHTTPClient(&http.Client{Transport: new(http.Transport)}))
+// goClient is a client with connections of its own.
+func goClient(t *testing.T, address string, dev *chaos.Dev) *kapsel.Client {
+	t.Helper()
+	transport := new(http.Transport)
+	t.Cleanup(transport.CloseIdleConnections)
+	client, err := kapsel.New(address, kapsel.WithAPIKey(dev.Ready.APIKey), kapsel.WithHTTPClient(&http.Client{Transport: transport}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := kapsel.Stream{
-		Retry:          kapsel.Retry{InitialWait: 50 * time.Millisecond, MaxWait: 500 * time.Millisecond},
-		OnInterruption: func(error, time.Duration) { n.update(func() { n.interruptions++ }) },
-	}
+	return client
+}
+
+// quick connects again soon.
+func quick() kapsel.Stream {
+	return kapsel.Stream{Retry: kapsel.Retry{InitialWait: 50 * time.Millisecond, MaxWait: 500 * time.Millisecond}}
+}
+
+func watchGo(ctx context.Context, t *testing.T, running *sync.WaitGroup, dev *chaos.Dev, n *notes) {
+	client := goClient(t, dev.Ready.URL, dev)
+	options := quick()
+	options.OnInterruption = func(error, time.Duration) { n.update(func() { n.interruptions++ }) }
 	events := options
 	events.OnOpen = func() { n.update(func() { n.opened++ }) }
 	running.Go(func() {
@@ -195,29 +210,8 @@ func watchTypeScript(ctx context.Context, t *testing.T, running *sync.WaitGroup,
 	copyFile(t, filepath.Join("testdata", "watch.mjs"), dir)
 	command := exec.Command("node", "watch.mjs", dev.Ready.URL, dev.Ready.APIKey, way)
 	command.Dir = dir
-	stdin, err := command.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	said := new(lastWords)
-	command.Stderr = said
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	running.Go(func() {
-		stop := context.AfterFunc(ctx, func() { stdin.Close() })
-		defer stop()
-		late := time.AfterFunc(2*scenarioTime, func() { command.Process.Kill() })
-		defer late.Stop()
-		n.read(t, stdout)
-		if err := command.Wait(); err != nil {
-			t.Errorf("%s: %v\n%s", n.name, err, said)
-		}
-	})
+	stdout := startUntil(ctx, t, running, command, n.name)
+	running.Go(func() { n.read(t, stdout) })
 }
 
 // read takes down what watch.mjs writes.

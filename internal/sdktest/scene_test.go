@@ -38,7 +38,11 @@ func TestPackedSDKs(t *testing.T) {
 		s.packed, s.problem = packTypeScript(t)
 	}
 	t.Run("quickstart", func(t *testing.T) { testQuickstart(t, s) })
+	t.Run("helpers", func(t *testing.T) { testHelpers(t, s) })
+	t.Run("export", func(t *testing.T) { testExport(t, s) })
 	t.Run("deliveries verify", func(t *testing.T) { testDeliveriesVerify(t, s) })
 	t.Run("browser", func(t *testing.T) { testBrowser(t, s) })
-	t.Run("streams go on across restarts", func(t *testing.T) { testStreamsGoOnAcrossRestarts(t, s) }) // last: it restarts the server
+	// The last ones restart the server.
+	t.Run("listening goes on across restarts", func(t *testing.T) { testListening(t, s) })
+	t.Run("streams go on across restarts", func(t *testing.T) { testStreamsGoOnAcrossRestarts(t, s) })
 }
