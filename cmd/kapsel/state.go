@@ -44,20 +44,24 @@ start; made beforehand, they can be put on every node. Keep a copy of both apart
 
 func newStateInstall() *cobra.Command {
 	var from, dir string
+	var keysetOnly bool
 	cmd := &cobra.Command{
 		Use: "install", Short: "Copy the key files into a node's state directory, with the mode that they need",
 		Long: `Copies log.key and secrets.keyset into a node's state directory with mode 0600, for platforms whose secret volumes cannot
 give a file that mode. A keyset of secrets that has changed is replaced. Another log key than the one that is there is refused: a log
-cannot change its key that way. Running it again changes nothing.`,
+cannot change its key that way. Running it again changes nothing.
+
+With --keyset-only no key of the log is copied: for nodes without the role seal, and where the log's key is in a module.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if from == "" || dir == "" {
 				return usageError(errors.New("say where from and where to: set --from and --state-dir"))
 			}
-			return node.InstallState(from, dir)
+			return node.InstallState(from, dir, keysetOnly)
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "directory that holds both files")
+	cmd.Flags().StringVar(&from, "from", "", "directory that holds the files")
 	cmd.Flags().StringVar(&dir, "state-dir", "", "state directory of the node")
+	cmd.Flags().BoolVar(&keysetOnly, "keyset-only", false, "copy secrets.keyset, and no key of the log")
 	return cmd
 }

@@ -30,6 +30,14 @@ func TestStateIsMadeOnceAndInstalledWithItsMode(t *testing.T) {
 		t.Errorf("installed files are refused: exit code %d, %s", code, text)
 	}
 
+	edge := filepath.Join(t.TempDir(), "edge")
+	if code, text := runCaptured(t, "state", "install", "--from", made, "--state-dir", edge, "--keyset-only"); code != 0 {
+		t.Fatalf("install of the keyset: exit code %d, %s", code, text)
+	}
+	if files, err := os.ReadDir(edge); err != nil || len(files) != 1 || files[0].Name() != "secrets.keyset" {
+		t.Errorf("a node without the role seal got %v, %v: want the keyset only", files, err)
+	}
+
 	other := filepath.Join(t.TempDir(), "other")
 	if code, text := runCaptured(t, "state", "init", "--state-dir", other); code != 0 {
 		t.Fatalf("init: exit code %d, %s", code, text)

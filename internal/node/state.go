@@ -66,18 +66,22 @@ func openKeyset(ctx context.Context, c Config) (*secret.Keyring, error) {
 }
 
 // InstallState copies the shared files into a node's state directory, with the mode that they need, and the log's later keys
-// with them. A keyset that differs from the one that is there replaces it; a log key that differs is refused.
-func InstallState(from, dir string) error {
+// with them. A keyset that differs from the one that is there replaces it; a log key that differs is refused. With keysetOnly
+// no key of the log is copied, nor needed.
+func InstallState(from, dir string, keysetOnly bool) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
-	later, err := filepath.Glob(filepath.Join(from, "log.*.key"))
-	if err != nil {
-		return fmt.Errorf("look for log keys: %w", err)
-	}
-	names := []string{logKeyFile, secretsFile}
-	for _, path := range later {
-		names = append(names, filepath.Base(path))
+	names := []string{secretsFile}
+	if !keysetOnly {
+		later, err := filepath.Glob(filepath.Join(from, "log.*.key"))
+		if err != nil {
+			return fmt.Errorf("look for log keys: %w", err)
+		}
+		names = append(names, logKeyFile)
+		for _, path := range later {
+			names = append(names, filepath.Base(path))
+		}
 	}
 	for _, name := range names {
 		if err := installKeyFile(filepath.Join(from, name), filepath.Join(dir, name), name == secretsFile); err != nil {
