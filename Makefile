@@ -66,7 +66,7 @@ bench: build ## Measure the whole path with a server, a sink and a generator of 
 	bin/kapsel bench $(ARGS)
 
 .PHONY: generate
-generate: ## Generate third_party, gen, proto/contract.binpb, proto/openapi.yaml, sdk/ts/src/gen, store/*.sql.go and docs/presets anew.
+generate: ## Generate third_party, gen, proto/contract.binpb, proto/openapi.yaml, sdk/ts/src/gen, store/*.sql.go, docs/api and docs/presets anew.
 	go run ./tools/protodeps third_party
 	$(BUF) generate
 	$(BUF) build proto --exclude-imports -o proto/contract.binpb
@@ -74,6 +74,7 @@ generate: ## Generate third_party, gen, proto/contract.binpb, proto/openapi.yaml
 	tools/generate-ts.sh
 	$(SQLC) generate
 	@tools/stale-queries.sh
+	go run ./tools/apireference docs
 	go run ./tools/presetpages docs
 
 .PHONY: check

@@ -87,6 +87,19 @@ var accesses = map[string]access{
 	"ListenService/Report": {scope: tenant.Manage},
 }
 
+// Scope says for people what an rpc, such as "EndpointService/GetEndpoint", asks of an API key. It reports false if there is no such rpc.
+func Scope(rpc string) (string, bool) {
+	needed, found := accesses[rpc]
+	switch scope := strings.ToUpper(string(needed.scope)); {
+	case needed.scope == public:
+		return "none", found
+	case needed.operators:
+		return scope + " or OPERATOR", found
+	default:
+		return scope, found
+	}
+}
+
 // accessTo is what an rpc asks for. One that the table does not have is the operator's.
 func accessTo(spec connect.Spec) access {
 	name, ours := strings.CutPrefix(spec.Procedure, "/kapsel.v1.")

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 fingerprint() {
-  find gen third_party sdk/ts/src/gen store proto/contract.binpb proto/openapi.yaml docs/presets docs/presets.md -type f \( -not -path 'store/*' -o -name '*.sql.go' \) -print0 |
+  find gen third_party sdk/ts/src/gen store proto/contract.binpb proto/openapi.yaml docs/api docs/api.md docs/presets docs/presets.md -type f \( -not -path 'store/*' -o -name '*.sql.go' \) -print0 |
     LC_ALL=C sort -z | xargs -0 -r sha256sum
 }
 
@@ -20,7 +20,7 @@ if [[ $before != "$after" ]]; then
 fi
 
 if git rev-parse --git-dir >/dev/null 2>&1; then
-  untracked=$(git ls-files --others -- gen third_party sdk/ts/src/gen proto/contract.binpb proto/openapi.yaml docs/presets docs/presets.md 'store/*.sql.go')
+  untracked=$(git ls-files --others -- gen third_party sdk/ts/src/gen proto/contract.binpb proto/openapi.yaml docs/api docs/api.md docs/presets docs/presets.md 'store/*.sql.go')
   if [[ -n $untracked ]]; then
     printf 'generated files are not under version control, git add them:\n%s\n' "$untracked" >&2
     exit 1

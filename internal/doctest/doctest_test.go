@@ -17,6 +17,7 @@ func TestMain(m *testing.M) { chaos.Main(m) }
 
 // notRun has documents whose commands are not run here, and why.
 var notRun = map[string]string{
+	"api.md":          "it has none",
 	"architecture.md": "it has none",
 	"operations.md":   "for services with databases, keys and machines of their own; internal/chaos does what it describes",
 	"performance.md":  "measurements, which take minutes and a quiet machine",

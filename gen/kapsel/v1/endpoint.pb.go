@@ -543,7 +543,7 @@ type Verification struct {
 	// How far the signed timestamp may be from now, both ways, 1 second to 24 hours. Unset: as the provider recommends,
 	// mostly 5 minutes. Without meaning where the scheme signs no timestamp.
 	Tolerance *durationpb.Duration `protobuf:"bytes,3,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
-	// URL that the provider was given, for presets whose signature covers it (Twilio, Square). At most 2048 bytes.
+	// URL that the provider was given, for presets whose signature covers it (Twilio, Square, HubSpot). At most 2048 bytes.
 	// Empty: ingest_url.
 	SignedUrl     string `protobuf:"bytes,4,opt,name=signed_url,json=signedUrl,proto3" json:"signed_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -621,8 +621,8 @@ type GenericSignature struct {
 	Prefix string `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// Header with the time of signing in Unix seconds. Default: none, which leaves repeats to deduplication.
 	TimestampHeader string `protobuf:"bytes,5,opt,name=timestamp_header,json=timestampHeader,proto3" json:"timestamp_header,omitempty"`
-	// The signed text, a template over {timestamp} and {body} with {body} in it, at most 128 bytes. Default: "{body}", or
-	// "{timestamp}.{body}" with a timestamp_header.
+	// The signed text, a template over {timestamp}, {body}, {method} and {url} with {body} in it once, at most 128 bytes.
+	// Default: "{body}", or "{timestamp}.{body}" with a timestamp_header.
 	Content       string `protobuf:"bytes,6,opt,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -842,8 +842,8 @@ type CreateEndpointRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The endpoint; what is left out has its documented default.
 	Endpoint *Endpoint `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
-	// Secrets that the source signs with, at most 10, each of 1 to 4096 bytes, in the provider's own form (a public key in
-	// PEM for asymmetric presets). Empty: one is generated when the preset needs one and lets you choose it.
+	// Secrets that the source signs with, at most 8, each of 1 to 4096 bytes, in the provider's own form (its public key for
+	// asymmetric presets). Empty: one is generated when the preset needs one and lets you choose it.
 	Secrets       []string `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1544,8 +1544,7 @@ const file_kapsel_v1_endpoint_proto_rawDesc = "" +
 	"\x1bevent_type_source.json_path\x128json_path must be set with kind JSON_PATH, and only then\x1a*(this.kind == 3) == (this.json_path != '')\"\x85\x01\n" +
 	"\x15CreateEndpointRequest\x12:\n" +
 	"\bendpoint\x18\x01 \x01(\v2\x13.kapsel.v1.EndpointB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\bendpoint\x120\n" +
-	"\asecrets\x18\x02 \x03(\tB\x16\xe0A\x04\xbaH\x10\x92\x01\r\x10\n" +
-	"\x18\x01\"\ar\x05 \x01(\x80 R\asecrets\"a\n" +
+	"\asecrets\x18\x02 \x03(\tB\x16\xe0A\x04\xbaH\x10\x92\x01\r\x10\b\x18\x01\"\ar\x05 \x01(\x80 R\asecrets\"a\n" +
 	"\x16CreateEndpointResponse\x12/\n" +
 	"\bendpoint\x18\x01 \x01(\v2\x13.kapsel.v1.EndpointR\bendpoint\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"a\n" +

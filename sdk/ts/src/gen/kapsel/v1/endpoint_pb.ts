@@ -159,7 +159,7 @@ export type Verification = Message<"kapsel.v1.Verification"> & {
   tolerance?: Duration | undefined;
 
   /**
-   * URL that the provider was given, for presets whose signature covers it (Twilio, Square). At most 2048 bytes.
+   * URL that the provider was given, for presets whose signature covers it (Twilio, Square, HubSpot). At most 2048 bytes.
    * Empty: ingest_url.
    *
    * @generated from field: string signed_url = 4;
@@ -216,8 +216,8 @@ export type GenericSignature = Message<"kapsel.v1.GenericSignature"> & {
   timestampHeader: string;
 
   /**
-   * The signed text, a template over {timestamp} and {body} with {body} in it, at most 128 bytes. Default: "{body}", or
-   * "{timestamp}.{body}" with a timestamp_header.
+   * The signed text, a template over {timestamp}, {body}, {method} and {url} with {body} in it once, at most 128 bytes.
+   * Default: "{body}", or "{timestamp}.{body}" with a timestamp_header.
    *
    * @generated from field: string content = 6;
    */
@@ -322,8 +322,8 @@ export type CreateEndpointRequest = Message<"kapsel.v1.CreateEndpointRequest"> &
   endpoint?: Endpoint | undefined;
 
   /**
-   * Secrets that the source signs with, at most 10, each of 1 to 4096 bytes, in the provider's own form (a public key in
-   * PEM for asymmetric presets). Empty: one is generated when the preset needs one and lets you choose it.
+   * Secrets that the source signs with, at most 8, each of 1 to 4096 bytes, in the provider's own form (its public key for
+   * asymmetric presets). Empty: one is generated when the preset needs one and lets you choose it.
    *
    * @generated from field: repeated string secrets = 2;
    */
