@@ -209,14 +209,19 @@ func TestFailuresAreExportedWhateverIsSampled(t *testing.T) {
 }
 
 func TestCollectorThatIsAwayHoldsNothingUp(t *testing.T) {
-	c := newCollector(t)
-	c.Close()
-	r, n := one(t, func(config *Config) { config.Tracer = c.tracer(t, "1") })
-	r.load(50, 0, func(int) *Node { return n })
-	eventually(t, "all are delivered", func() bool { return r.count("select count(*) from attempts") == 50 })
-	began := time.Now()
-	r.stop(n)
-	if took := time.Since(began); took > 15*time.Second {
-		t.Errorf("the stop took %v", took)
+	for _, protocol := range []string{"http/protobuf", "grpc"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+			c := newCollector(t)
+			c.Close()
+			r, n := one(t, func(config *Config) { config.Tracer = c.tracer(t, "1") })
+			r.load(50, 0, func(int) *Node { return n })
+			eventually(t, "all are delivered", func() bool { return r.count("select count(*) from attempts") == 50 })
+			began := time.Now()
+			r.stop(n)
+			if took := time.Since(began); took > 15*time.Second {
+				t.Errorf("the stop took %v", took)
+			}
+		})
 	}
 }

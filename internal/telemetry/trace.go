@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -69,23 +72,24 @@ type Tracer struct {
 }
 
 // NewTracer makes a tracer as the standard variables of OpenTelemetry say: OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT)
-// turns it on, and all other OTEL_EXPORTER_OTLP_* hold. OTEL_TRACES_SAMPLER_ARG is the share of traces whose good spans are
+// turns it on, and all other OTEL_EXPORTER_OTLP_* hold. The protocol is http/protobuf or grpc. OTEL_TRACES_SAMPLER_ARG is the share of traces whose good spans are
 // exported, by default all; failures always are. Nil: it is off.
 func NewTracer(ctx context.Context, version string, log *slog.Logger) (*Tracer, error) {
-	if firstOf("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT") == "" ||
-		os.Getenv("OTEL_SDK_DISABLED") == "true" || os.Getenv("OTEL_TRACES_EXPORTER") == "none" {
+	endpoint := firstOf("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+	if endpoint == "" || os.Getenv("OTEL_SDK_DISABLED") == "true" || os.Getenv("OTEL_TRACES_EXPORTER") == "none" {
 		return nil, nil
 	}
-	if protocol := firstOf("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"); protocol != "" && protocol != "http/protobuf" {
-		return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL %q: want http/protobuf (collectors take it on port 4318)", protocol)
+	// Exporters take a default instead of what they cannot read.
+	if u, err := url.Parse(endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("OTEL_EXPORTER_OTLP_ENDPOINT (or …_TRACES_ENDPOINT): want http:// (without TLS) or https://, and a host") // it may hold a password
 	}
 	ratio, err := samplingRatio(os.Getenv("OTEL_TRACES_SAMPLER"), os.Getenv("OTEL_TRACES_SAMPLER_ARG"))
 	if err != nil {
 		return nil, err
 	}
-	exporter, err := otlptracehttp.New(ctx)
+	exporter, err := newExporter(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("make OTLP exporter: %w", err)
+		return nil, err
 	}
 	about, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "kapsel"), attribute.String("service.version", version)), resource.WithFromEnv())
 	if err != nil {
@@ -95,6 +99,21 @@ func NewTracer(ctx context.Context, version string, log *slog.Logger) (*Tracer, 
 		sdktrace.WithResource(about), sdktrace.WithSampler(sdktrace.AlwaysSample()), sdktrace.WithIDGenerator(givenIDs{}),
 		sdktrace.WithBatcher(&patientExporter{SpanExporter: exporter, log: log}))
 	return &Tracer{log: log, provider: provider, tracer: provider.Tracer("github.com/kapsel-dev/kapsel"), below: uint64(ratio * (1 << 56))}, nil
+}
+
+func newExporter(ctx context.Context) (exporter sdktrace.SpanExporter, err error) {
+	switch protocol := firstOf("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"); protocol {
+	case "", "http/protobuf":
+		exporter, err = otlptracehttp.New(ctx)
+	case "grpc":
+		exporter, err = otlptracegrpc.New(ctx)
+	default:
+		return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL %.40q: want http/protobuf (collectors take it on port 4318) or grpc (4317)", protocol)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make OTLP exporter: %w", err)
+	}
+	return exporter, nil
 }
 
 func firstOf(variables ...string) string {
