@@ -101,7 +101,8 @@ func (f *logFlags) audit(ctx context.Context, client logclient.Client, head *ver
 	if err != nil || f.apiKey == "" {
 		return report, err
 	}
-	n, err := f.auditPackages(ctx, client, head)
+	n, err := f.auditPackages(ctx, client, head, line)
+	line.end()
 	if err == nil && progress != nil {
 		fmt.Fprintf(progress, "%d proof packages verified\n", n)
 	}
@@ -109,7 +110,7 @@ func (f *logFlags) audit(ctx context.Context, client logclient.Client, head *ver
 }
 
 // auditPackages verifies all packages of a tenant: each is a full proof under a head that has grown out of the audited one.
-func (f *logFlags) auditPackages(ctx context.Context, client logclient.Client, head *verify.Head) (n int64, err error) {
+func (f *logFlags) auditPackages(ctx context.Context, client logclient.Client, head *verify.Head, line *progressLine) (n int64, err error) {
 	u, err := url.Parse(client.URL)
 	if err != nil {
 		return 0, usageError(err)
@@ -132,6 +133,7 @@ func (f *logFlags) auditPackages(ctx context.Context, client logclient.Client, h
 			checked = note
 		}
 		n++
+		line.stage("proof packages", n, 0)
 		return nil
 	})
 	return n, err

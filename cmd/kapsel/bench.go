@@ -30,7 +30,7 @@ type benchFlags struct {
 	profile  string
 	asJSON   bool
 
-	notes io.Writer // gets a line for what takes long
+	line *progressLine // of what takes long
 }
 
 // benchReport is what one scenario measured.
@@ -60,11 +60,13 @@ Scenarios, all but the first on a server of its own only:
               (OTEL_TRACES_SAMPLER_ARG) and logs of level info, and so on in turn: what being observed costs`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			flags.notes = cmd.ErrOrStderr()
+			flags.line = newProgress(cmd.ErrOrStderr(), "")
+			flags.config.Progress = flags.line.stage
 			if err := flags.complete(cmd.Flags()); err != nil {
 				return usageError(err)
 			}
 			result, err := flags.run(cmd.Context())
+			flags.line.end()
 			if err != nil {
 				return err
 			}

@@ -59,7 +59,7 @@ func TestBacklogIsWhatIntakeWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.queueBehind(way, bench.DefaultPayloadBytes, io.Discard); err != nil {
+	if err := s.queueBehind(way, bench.DefaultPayloadBytes, newProgress(io.Discard, "")); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "webhook.json")
@@ -128,7 +128,7 @@ func TestScenariosRunOnAServerOfTheirOwn(t *testing.T) {
 
 // What the log scenario reports is measured: proofs verify, seals are whole, every watcher has every head.
 func TestBenchMeasuresTheLog(t *testing.T) {
-	flags := benchFlags{scenario: scenarioLog, leaves: 70_000, unsealed: 5000, notes: io.Discard}
+	flags := benchFlags{scenario: scenarioLog, leaves: 70_000, unsealed: 5000, line: newProgress(io.Discard, "")}
 	report, err := flags.run(t.Context())
 	if err != nil {
 		t.Fatal(err)

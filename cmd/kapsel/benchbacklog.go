@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,7 +28,7 @@ const (
 type deadWay struct {
 	endpointID, destinationID uuid.UUID
 	payloadBytes              int
-	notes                     io.Writer
+	line                      *progressLine
 }
 
 // addDead makes an endpoint whose destination is dead, as the flags say. stop ends what was started for it.
@@ -48,7 +47,7 @@ func (b *benchFlags) addDead(ctx context.Context, s *benchServer) (stop func(), 
 		stop()
 		return nil, err
 	}
-	if err := s.queueBehind(way, b.config.PayloadBytes, b.notes); err != nil {
+	if err := s.queueBehind(way, b.config.PayloadBytes, b.line); err != nil {
 		stop()
 		return nil, err
 	}
@@ -56,8 +55,8 @@ func (b *benchFlags) addDead(ctx context.Context, s *benchServer) (stop func(), 
 }
 
 // queueBehind says where Queue puts events, and how large they are.
-func (s *benchServer) queueBehind(way benchWay, payloadBytes int, notes io.Writer) (err error) {
-	s.dead.payloadBytes, s.dead.notes = payloadBytes, notes
+func (s *benchServer) queueBehind(way benchWay, payloadBytes int, line *progressLine) (err error) {
+	s.dead.payloadBytes, s.dead.line = payloadBytes, line
 	if s.dead.endpointID, err = id.Endpoint.Parse(way.endpoint); err != nil {
 		return fmt.Errorf("read endpoint's id: %w", err)
 	}
@@ -74,12 +73,13 @@ func (s *benchServer) Queue(ctx context.Context, n int) error {
 	started := time.Now()
 	batch := s.newBacklogBatch()
 	for queued := 0; queued < n; queued += batch.size {
+		s.dead.line.stage("deliveries queued", int64(queued), int64(n))
 		batch.renew(min(backlogBatch, n-queued))
 		if _, err := s.node.DB().CommitEvents(ctx, s.node.DB().Engine(), batch.params()); err != nil {
 			return fmt.Errorf("store %d events of the backlog: %w", batch.size, err)
 		}
 	}
-	fmt.Fprintf(s.dead.notes, "queued %d deliveries behind a dead destination in %.1f s\n", n, time.Since(started).Seconds())
+	s.dead.line.note("queued %d deliveries behind a dead destination in %.1f s", n, time.Since(started).Seconds())
 	return nil
 }
 

@@ -36,7 +36,7 @@ func (b *benchFlags) runLog(ctx context.Context) (_ benchReport, err error) {
 	var key ed25519.PublicKey
 	own, stop, err := startPreparedServer(ctx, b.dataDir, func(config *node.Config) (err error) {
 		began := time.Now()
-		key, err = fillLog(ctx, config, b.leaves)
+		key, err = fillLog(ctx, config, b.leaves, b.line)
 		result.FillSeconds = time.Since(began).Seconds()
 		return err
 	})
@@ -44,7 +44,7 @@ func (b *benchFlags) runLog(ctx context.Context) (_ benchReport, err error) {
 		return nil, err
 	}
 	defer stop(&err)
-	fmt.Fprintf(b.notes, "wrote a log of %d leaves in %.1f s\n", b.leaves, result.FillSeconds)
+	b.line.note("wrote a log of %d leaves in %.1f s", b.leaves, result.FillSeconds)
 	if result.IndexSeconds, err = own.awaitIndex(ctx, b.leaves); err != nil {
 		return nil, err
 	}
@@ -56,14 +56,14 @@ func (b *benchFlags) runLog(ctx context.Context) (_ benchReport, err error) {
 		return nil, err
 	}
 	return b.profiled(func() (benchReport, error) {
-		if err := own.measureProofs(ctx, key, &result); err != nil {
+		if err := own.measureProofs(ctx, key, b.line, &result); err != nil {
 			return nil, err
 		}
-		if err := own.measureSeals(ctx, operator, &result); err != nil {
+		if err := own.measureSeals(ctx, operator, b.line, &result); err != nil {
 			return nil, err
 		}
 		if b.unsealed > 0 {
-			if err := own.measureCatchUp(ctx, b.unsealed, &result); err != nil {
+			if err := own.measureCatchUp(ctx, b.unsealed, b.line, &result); err != nil {
 				return nil, err
 			}
 		}
@@ -101,10 +101,11 @@ func (s *benchServer) operator(ctx context.Context) (client, error) {
 }
 
 // measureProofs asks for proofs one after the other, of random leaves and sizes, and verifies each.
-func (s *benchServer) measureProofs(ctx context.Context, key ed25519.PublicKey, result *bench.LogResult) error {
+func (s *benchServer) measureProofs(ctx context.Context, key ed25519.PublicKey, line *progressLine, result *bench.LogResult) error {
 	inclusion, byHash, consistency := bench.NewDistribution(), bench.NewDistribution(), bench.NewDistribution()
 	var verified []time.Duration
 	for i := range benchProofs + benchOtherProofs {
+		line.stage("proofs", int64(i), benchProofs+benchOtherProofs)
 		index := rand.Int64N(result.Leaves)
 		request := &kapselv1.GetInclusionProofRequest{Leaf: &kapselv1.GetInclusionProofRequest_LeafIndex{LeafIndex: index}}
 		into := inclusion
@@ -151,7 +152,7 @@ func checkInclusion(proof *kapselv1.GetInclusionProofResponse, index int64, key 
 }
 
 // measureSeals records leaves and has them sealed, while many clients watch.
-func (s *benchServer) measureSeals(ctx context.Context, operator client, result *bench.LogResult) error {
+func (s *benchServer) measureSeals(ctx context.Context, operator client, line *progressLine, result *bench.LogResult) error {
 	watchers, err := openWatchers(ctx, s.node.URL())
 	if err != nil {
 		return err
@@ -159,7 +160,8 @@ func (s *benchServer) measureSeals(ctx context.Context, operator client, result 
 	defer watchers.close()
 	lags := bench.NewDistribution()
 	var seals []time.Duration
-	for range benchSeals {
+	for i := range benchSeals {
+		line.stage("seals", int64(i), benchSeals)
 		if err := s.recordLeaves(ctx, benchSealLeaves); err != nil {
 			return err
 		}
@@ -196,7 +198,7 @@ func (s *benchServer) headOf(size int64) (benchHead, bool) {
 }
 
 // measureCatchUp keeps the sealer away while leaves are recorded, and then lets it go, while more are recorded.
-func (s *benchServer) measureCatchUp(ctx context.Context, leaves int64, result *bench.LogResult) error {
+func (s *benchServer) measureCatchUp(ctx context.Context, leaves int64, line *progressLine, result *bench.LogResult) error {
 	db := s.node.DB()
 	away := func(expiry string) error {
 		_, err := db.Engine().Exec(ctx, "update log_sealers set lease_owner = $1, lease_expires_at = "+expiry+" where log_id = $2", uuid.New(), fsckLogID)
@@ -209,6 +211,7 @@ func (s *benchServer) measureCatchUp(ctx context.Context, leaves int64, result *
 		return err
 	}
 	for n := int64(0); n < leaves; n += benchSealLeaves {
+		line.stage("leaves recorded", n, leaves)
 		if err := s.recordLeaves(ctx, min(benchSealLeaves, leaves-n)); err != nil {
 			return err
 		}
@@ -232,7 +235,8 @@ func (s *benchServer) measureCatchUp(ctx context.Context, leaves int64, result *
 	if err := away("now()"); err != nil {
 		return err
 	}
-	for progress.Sealed < end {
+	for behind := end - progress.Sealed; progress.Sealed < end; {
+		line.stage("leaves sealed", behind-(end-progress.Sealed), behind)
 		if err := record(meanwhile); err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ const (
 
 // fillLog writes the tiles of a log of made-up leaves, as the sealer would have, and signs its head with the key that the
 // node finds in its state directory. The leaves themselves are not there, as after retention.
-func fillLog(ctx context.Context, config *node.Config, leaves int64) (ed25519.PublicKey, error) {
+func fillLog(ctx context.Context, config *node.Config, leaves int64, line *progressLine) (ed25519.PublicKey, error) {
 	config.LogOrigin = benchOrigin
 	if err := os.MkdirAll(config.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
@@ -61,6 +61,7 @@ func fillLog(ctx context.Context, config *node.Config, leaves int64) (ed25519.Pu
 	}
 	tree := new(merkle.Tree)
 	for tree.Size() < leaves {
+		line.stage("leaves written", tree.Size(), leaves)
 		hashes := make([]merkle.Hash, min(fillLeaves, leaves-tree.Size()))
 		for i := range hashes {
 			hashes[i] = benchLeafHash(tree.Size() + int64(i))

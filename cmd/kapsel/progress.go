@@ -13,26 +13,31 @@ const (
 	barWidth        = 30
 )
 
-// progressLine is one line on a terminal that says how far long work has come. Where nobody watches it writes nothing.
+// progressLine is one line on a terminal that says how far long work has come. Where nobody watches it writes nothing but notes.
 type progressLine struct {
-	out   io.Writer
-	unit  string
-	next  time.Time
-	drawn bool
+	out     io.Writer
+	watched bool
+	unit    string
+	next    time.Time
+	drawn   bool
 }
 
 // newProgress makes the line of some work, counted in unit.
 func newProgress(out io.Writer, unit string) *progressLine {
-	p := &progressLine{unit: unit}
-	if isTerminal(out) {
-		p.out = out
+	return &progressLine{out: out, watched: isTerminal(out), unit: unit}
+}
+
+// stage is show of work that has stages, each with a unit of its own.
+func (p *progressLine) stage(unit string, done, total int64) {
+	if p.unit != unit {
+		p.unit, p.next = unit, time.Time{}
 	}
-	return p
+	p.show(done, total)
 }
 
 // show says that done of total are done, with a bar unless the total is not known (0).
 func (p *progressLine) show(done, total int64) {
-	if p.out == nil || time.Now().Before(p.next) {
+	if !p.watched || time.Now().Before(p.next) {
 		return
 	}
 	p.next, p.drawn = time.Now().Add(progressRefresh), true
@@ -48,9 +53,16 @@ func progressText(done, total int64, unit string) string {
 	return fmt.Sprintf("[%s%s] %d of %d %s", strings.Repeat("#", filled), strings.Repeat(".", barWidth-filled), done, total, unit)
 }
 
+// note writes a line that stays, whoever watches.
+func (p *progressLine) note(format string, arguments ...any) {
+	p.end()
+	fmt.Fprintf(p.out, format+"\n", arguments...)
+}
+
 // end takes the line away.
 func (p *progressLine) end() {
 	if p.drawn {
 		fmt.Fprint(p.out, "\r\x1b[K")
+		p.drawn = false
 	}
 }

@@ -65,7 +65,7 @@ func settleAndMeasure(ctx context.Context, cfg Config, sink *Sink, server Server
 	if err != nil {
 		return Result{}, err
 	}
-	p, err := runPhase(ctx, cfg, cfg.Duration, sink, server)
+	p, err := runPhase(ctx, cfg, stageLoad, cfg.Duration, sink, server)
 	return newResult(cfg, warm, p), err
 }
 

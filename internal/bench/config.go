@@ -51,6 +51,9 @@ type Config struct {
 	// DrainTimeout bounds the wait for what was accepted to be delivered, recorded
 	// and sealed.
 	DrainTimeout time.Duration
+	// Progress is told several times a second how far a stage of the run is, in one call at a
+	// time, such as "s of load", 3, 10. Nil: nobody is.
+	Progress func(stage string, done, total int64)
 }
 
 func (c Config) withDefaults() Config {
@@ -65,6 +68,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = DefaultDrainTimeout
+	}
+	if c.Progress == nil {
+		c.Progress = func(string, int64, int64) {}
 	}
 	return c
 }

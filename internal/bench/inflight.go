@@ -32,7 +32,7 @@ func RunInFlight(ctx context.Context, cfg Config, sink *Sink, server Server) (In
 	if err != nil {
 		return InFlightResult{}, err
 	}
-	p, err := runPhase(ctx, cfg, cfg.Duration, sink, server)
+	p, err := runPhase(ctx, cfg, stageLoad, cfg.Duration, sink, server)
 	r := InFlightResult{
 		DeliveredPerSecond: perSecond(p.delivered, p.lastReceivedNs+int64(sink.delay)),
 		PeakInFlight:       sink.peak.Load(), SinkSeconds: sink.delay.Seconds(), Load: newResult(cfg, warm, p),

@@ -48,6 +48,7 @@ func RunLimit(ctx context.Context, cfg Config, sink *Sink, server Server, flood 
 	r := LimitResult{Limit: flood.Limit}
 	floodCfg := cfg
 	floodCfg.IngestURL, floodCfg.Secret, floodCfg.Impatient = flood.IngestURL, flood.Secret, true
+	floodCfg.Progress = nil // both at once would contradict each other
 	floodCfg.Rate = float64(FloodFactor * flood.Limit)
 	err := errors.Join(cfg.Validate(), floodCfg.Validate())
 	if flood.Limit < 1 {

@@ -32,7 +32,7 @@ func Run(ctx context.Context, cfg Config, sink *Sink, probe Probe) (Result, erro
 		return Result{}, err
 	}
 	known := len(probe.Seals())
-	measured, err := runPhase(ctx, cfg, cfg.Duration, sink, probe)
+	measured, err := runPhase(ctx, cfg, stageLoad, cfg.Duration, sink, probe)
 	r := newResult(cfg, warm, measured)
 	if err != nil {
 		return r, err
@@ -47,7 +47,7 @@ func Run(ctx context.Context, cfg Config, sink *Sink, probe Probe) (Result, erro
 	if measured.sealed == 0 {
 		return r, nil
 	}
-	proofs, err := timeProofs(ctx, probe)
+	proofs, err := timeProofs(ctx, cfg, probe)
 	if err != nil {
 		return r, err
 	}
@@ -60,7 +60,7 @@ func warmUp(ctx context.Context, cfg Config, sink *Sink, probe Probe) (phase, er
 	if cfg.Warmup == 0 {
 		return phase{}, nil
 	}
-	p, err := runPhase(ctx, cfg, cfg.Warmup, sink, probe)
+	p, err := runPhase(ctx, cfg, stageWarmUp, cfg.Warmup, sink, probe)
 	if err != nil {
 		return p, fmt.Errorf("warm up: %w", err)
 	}
@@ -68,11 +68,12 @@ func warmUp(ctx context.Context, cfg Config, sink *Sink, probe Probe) (phase, er
 }
 
 // timeProofs asks for proofs one after the other.
-func timeProofs(ctx context.Context, probe Probe) (latencies, error) {
+func timeProofs(ctx context.Context, cfg Config, probe Probe) (latencies, error) {
 	ctx, cancel := context.WithTimeout(ctx, proofsTimeout)
 	defer cancel()
 	l := newLatencies()
 	for n := range proofSamples {
+		cfg.Progress(stageProofs, int64(n), proofSamples)
 		d, err := probe.Prove(ctx)
 		if err != nil {
 			return l, fmt.Errorf("fetch proof %d of %d: %w", n+1, proofSamples, err)
@@ -98,8 +99,8 @@ type phase struct {
 	sealedNs   int64 // when sealed last grew
 }
 
-// runPhase sends for d and drains.
-func runPhase(ctx context.Context, cfg Config, d time.Duration, sink *Sink, probe Probe) (phase, error) {
+// runPhase sends for d and drains. The stage is what the sending is called.
+func runPhase(ctx context.Context, cfg Config, stage string, d time.Duration, sink *Sink, probe Probe) (phase, error) {
 	l := newLedger()
 	g, err := newGenerator(ctx, cfg, l)
 	if err != nil {
@@ -115,9 +116,11 @@ func runPhase(ctx context.Context, cfg Config, d time.Duration, sink *Sink, prob
 	sink.ledger.Store(l)
 
 	var p phase
+	stop := cfg.tellTime(stage, d)
 	p.tally, err = g.run(ctx, d, cfg.Rate)
+	stop()
 	if err == nil {
-		err = p.drain(ctx, cfg.DrainTimeout, l, probe, before)
+		err = p.drain(ctx, cfg, l, probe, before)
 	}
 	p.outcome = l.addUp()
 	p.repeats = l.repeats.Load()
@@ -129,9 +132,9 @@ func runPhase(ctx context.Context, cfg Config, d time.Duration, sink *Sink, prob
 }
 
 // drain waits until each acked webhook is at the sink, each receipt there is recorded as an
-// attempt, and each recorded attempt is sealed, but no longer than timeout.
-func (p *phase) drain(ctx context.Context, timeout time.Duration, l *ledger, probe Probe, before Progress) error {
-	deadline := l.now() + int64(timeout)
+// attempt, and each recorded attempt is sealed, but no longer than cfg.DrainTimeout.
+func (p *phase) drain(ctx context.Context, cfg Config, l *ledger, probe Probe, before Progress) error {
+	deadline := l.now() + int64(cfg.DrainTimeout)
 	poll := time.NewTicker(drainPoll)
 	defer poll.Stop()
 	first := uint64(0)
@@ -153,6 +156,7 @@ func (p *phase) drain(ctx context.Context, timeout time.Duration, l *ledger, pro
 		if n := min(now.Sealed-before.Recorded, p.recorded); n > p.sealed {
 			p.sealed, p.sealedNs = n, at
 		}
+		cfg.Progress(stageDrain, p.sealed, int64(l.issued()))
 		p.roundTrips = now.RoundTrips - before.RoundTrips
 		if now.RoundTrips < 0 || before.RoundTrips < 0 {
 			p.roundTrips = -1

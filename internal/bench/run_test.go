@@ -119,7 +119,7 @@ func TestRefusedForNowIsSentAgainWithTheSameID(t *testing.T) {
 		return 1
 	}
 	cfg := Config{IngestURL: f.url, Secret: testSecret, Conns: 1}.withDefaults()
-	p, err := runPhase(t.Context(), cfg, 1300*time.Millisecond, f.sink, f)
+	p, err := runPhase(t.Context(), cfg.withDefaults(), stageLoad, 1300*time.Millisecond, f.sink, f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestStallCountsForEveryWebhookItHeldBack(t *testing.T) {
 		return 1
 	}
 	cfg := Config{IngestURL: f.url, Secret: testSecret, Conns: 1, Rate: 200, Duration: time.Second}
-	p, err := runPhase(t.Context(), cfg.withDefaults(), cfg.Duration, f.sink, f)
+	p, err := runPhase(t.Context(), cfg.withDefaults(), stageLoad, cfg.Duration, f.sink, f)
 	if err != nil {
 		t.Fatal(err)
 	}
