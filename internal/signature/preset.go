@@ -75,8 +75,8 @@ type Preset struct {
 	EventType Field
 	// Handshake is how the provider makes sure of an endpoint before it sends events there.
 	Handshake Handshake
-	// Acknowledgement is the status by which the provider knows that a webhook was taken in, where it
-	// does not take every 2xx for it. Zero: 202.
+	// Acknowledgement is the status by which the provider asks to be told that a webhook was taken in.
+	// Zero, where any 2xx will do: 202.
 	Acknowledgement int
 }
 

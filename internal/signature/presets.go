@@ -330,6 +330,7 @@ var messagePresets = []Preset{
 		Content:         "{url}{form}",
 		BodyDigestQuery: "bodySHA256",
 		DeliveryID:      Field{Header: "I-Twilio-Idempotency-Token"},
+		Acknowledgement: http.StatusNoContent, // it wants TwiML or nothing
 	},
 	{
 		// Batches are sent again for up to 24 hours, and it is not said that they are signed anew.

@@ -17,6 +17,8 @@ type view struct {
 	Legend string
 	Limits []string
 
+	// Token says that the secret itself is sent.
+	Token bool
 	// Secrets is what --secrets is given, SendSecret what --secret of kapsel send is. Shell.
 	Secrets, SendSecret string
 	// Unknown is a secret that nobody knows, until the provider shows its own; Shown stands for that one. Shell.
@@ -39,6 +41,7 @@ func newView(p signature.Preset) (view, error) {
 	}
 	v := view{Preset: p, Text: t, Legend: legend(p.Content), Limits: knownLimits(p), Secrets: `"$secret"`, SendSecret: `"$secret"`}
 	v.Rows = rows(p)
+	v.Token = p.Algorithm == signature.Token
 	v.sayKeys()
 	if err := v.readPayload(); err != nil {
 		return view{}, err

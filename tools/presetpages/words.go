@@ -224,9 +224,9 @@ func acknowledgement(status int) string {
 	case 0:
 		return "202 with a receipt"
 	case http.StatusNoContent:
-		return "204 without a body: the provider takes nothing else for success"
+		return "204 without a body, as the provider asks"
 	}
-	return fmt.Sprintf("%d with a receipt: the provider takes nothing else for success", status)
+	return fmt.Sprintf("%d with a receipt, as the provider asks", status)
 }
 
 // knownLimits are what follows from how a provider signs.
