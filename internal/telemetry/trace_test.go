@@ -1,9 +1,14 @@
 package telemetry
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
 func TestTracingIsOffWithoutAnEndpoint(t *testing.T) {
@@ -54,5 +59,21 @@ func TestSamplingTakesItsShareOfTracesAndAlwaysTheSame(t *testing.T) {
 			t.Errorf("ratio %s: %d of 1000 are sampled", ratio, sampled)
 		}
 		tracer.Close(t.Context())
+	}
+}
+
+type forgetful struct{}
+
+func (forgetful) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error { return nil }
+func (forgetful) Shutdown(context.Context) error                             { return nil }
+
+func BenchmarkTell(b *testing.B) {
+	t := &Tracer{log: slog.New(slog.DiscardHandler), processor: sdktrace.NewBatchSpanProcessor(forgetful{})}
+	defer t.Close(b.Context())
+	s := Span{Name: "attempt", TraceID: TraceID{1}, ID: SpanID{2}, Parent: SpanID{3}, Start: time.Now(), End: time.Now(),
+		Attributes: []attribute.KeyValue{attribute.String("kapsel.event_id", "evt_1"), attribute.Int("kapsel.attempt", 1)}, Links: []Link{{TraceID: TraceID{1}, SpanID: SpanID{4}}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		t.Tell(s)
 	}
 }
