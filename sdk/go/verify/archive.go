@@ -157,7 +157,7 @@ type archiveReader struct {
 	report       *ArchiveReport
 	options      Options
 	last         int64
-	head         string // root and size of the first package
+	head         *Package // the first one, whose head all are for
 	full, closed bool
 }
 
@@ -172,8 +172,8 @@ func (a *archiveReader) take(header *tar.Header, r io.Reader, each func(string, 
 	switch {
 	case a.closed:
 		return refuse("comes after the manifest")
-	case header.Typeflag != tar.TypeReg:
-		return refuse("is not a file")
+	case header.Format != tar.FormatUSTAR || header.Typeflag != tar.TypeReg:
+		return refuse("is not a plain file, as kapsel export writes them")
 	case header.Size > limit:
 		return refuse("has more than %d bytes", limit)
 	}
@@ -187,8 +187,15 @@ func (a *archiveReader) take(header *tar.Header, r io.Reader, each func(string, 
 		if err := json.Unmarshal(data, &a.report.Manifest); err != nil || a.report.Manifest.Format != ArchiveFormat {
 			return refuse("is not a manifest of %s", ArchiveFormat)
 		}
-		if a.report.Manifest.Packages != a.report.Packages {
-			return refuse("counts %d packages, and there are %d", a.report.Manifest.Packages, a.report.Packages)
+		m, head := a.report.Manifest, a.head
+		if m.Packages != a.report.Packages {
+			return refuse("counts %d packages, and there are %d", m.Packages, a.report.Packages)
+		}
+		if head == nil {
+			head = new(Package)
+		}
+		if m.Origin != head.Origin || m.TreeSize != head.TreeSize {
+			return refuse("says log %.300q and %d leaves, and the packages say %q and %d", m.Origin, m.TreeSize, head.Origin, head.TreeSize)
 		}
 		return nil
 	}
@@ -200,16 +207,18 @@ func (a *archiveReader) take(header *tar.Header, r io.Reader, each func(string, 
 		return err
 	}
 	p := report.Package
-	head := fmt.Sprintf("%s %d %s", p.RootHash, p.TreeSize, p.Origin)
+	if a.head == nil {
+		a.head = p
+	}
 	switch {
 	case header.Name != archiveName(p.LeafIndex):
 		return refuse("is of leaf %d", p.LeafIndex)
 	case p.LeafIndex <= a.last:
 		return refuse("is not after leaf %d", a.last)
-	case a.head != "" && head != a.head:
+	case p.RootHash != a.head.RootHash || p.TreeSize != a.head.TreeSize || p.Origin != a.head.Origin:
 		return refuse("is for another head than the packages before it")
 	}
-	a.last, a.head = p.LeafIndex, head
+	a.last = p.LeafIndex
 	a.report.count(report)
 	if each != nil {
 		return each(header.Name, report)

@@ -42,13 +42,38 @@ func leavesLog(t testing.TB) *testLog {
 // repack changes the files of an archive; change returns nil to leave one out.
 func repack(t testing.TB, archive []byte, change func(name string, data []byte) (string, []byte)) []byte {
 	t.Helper()
+	return pack(t, rewrite(t, unpack(t, archive), change))
+}
+
+func unpack(t testing.TB, archive []byte) []byte {
+	t.Helper()
 	unpacked, err := gzip.NewReader(bytes.NewReader(archive))
 	if err != nil {
 		t.Fatal(err)
 	}
+	files, err := io.ReadAll(unpacked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func pack(t testing.TB, files []byte) []byte {
+	t.Helper()
 	var out bytes.Buffer
 	packed := gzip.NewWriter(&out)
-	r, w := tar.NewReader(unpacked), tar.NewWriter(packed)
+	_, err := packed.Write(files)
+	if err := errors.Join(err, packed.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// rewrite is repack without the compression.
+func rewrite(t testing.TB, files []byte, change func(name string, data []byte) (string, []byte)) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	r, w := tar.NewReader(bytes.NewReader(files)), tar.NewWriter(&out)
 	for {
 		header, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -67,7 +92,7 @@ func repack(t testing.TB, archive []byte, change func(name string, data []byte) 
 		}
 		_, _ = w.Write(data)
 	}
-	if err := errors.Join(w.Close(), packed.Close()); err != nil {
+	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -116,6 +141,8 @@ func TestArchiveThatIsRefused(t *testing.T) {
 		{"cut short", whole[:len(whole)-200], "breaks off"},
 		{"without its manifest", repack(t, whole, only("manifest", func([]byte) []byte { return nil })), "no manifest"},
 		{"a package left out", repack(t, whole, only("0005", func([]byte) []byte { return nil })), "counts 3 packages, and there are 2"},
+		{"a manifest of another log", repack(t, whole, only("manifest", func(d []byte) []byte { return bytes.Replace(d, []byte("example.com"), []byte("example.org"), 1) })), "says log"},
+		{"a manifest of a larger tree", repack(t, whole, only("manifest", func(d []byte) []byte { return bytes.Replace(d, []byte(": 40"), []byte(": 41"), 1) })), "and 41 leaves"},
 		{"a package changed", repack(t, whole, only("0005", func(d []byte) []byte { return bytes.Replace(d, []byte("github"), []byte("gitlab"), 1) })), "0000000000000005"},
 		{"a package under another name", repack(t, whole, func(at string, d []byte) (string, []byte) { return strings.Replace(at, "0005", "0006", 1), d }), "is of leaf 5"},
 		{"a package twice", repack(t, whole, only("0012", func([]byte) []byte { return encode(t, l.pack(t, 5, 40)) })), "is of leaf 5"},
