@@ -3,10 +3,12 @@ package sdktest
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -130,6 +132,19 @@ func testExport(t *testing.T, s *scene) {
 			t.Errorf("broken %v, %d streams: the test did not test anything", proxy.broken, proxy.streams)
 		}
 	}
+	t.Run("archive", func(t *testing.T) {
+		dir := s.typeScript(t)
+		copyFile(t, "testdata/archive.mjs", dir)
+		archive := filepath.Join(dir, "proofs.tar.gz")
+		code, _, stderr := chaos.Run(t, "export", "--endpoint", route.Endpoint.Id, "--url", dev.Ready.URL, "--api-key", dev.Ready.APIKey, "-o", archive)
+		if code != 0 {
+			t.Fatalf("kapsel export: exit %d: %s", code, stderr)
+		}
+		said := run(t, dir, nil, "node", "archive.mjs", archive, dev.Ready.PublicKey)
+		if want := fmt.Sprintf("full proof of %d delivered\n", exported); said != want {
+			t.Errorf("it is a %q, want %q", said, want)
+		}
+	})
 	t.Run("Go", func(t *testing.T) {
 		proxy, address := startBreakingProxy(t, dev.Ready.URL)
 		var packages [][]byte

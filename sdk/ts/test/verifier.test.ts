@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { resolve } from "node:path";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 
 const chromium = "/usr/bin/chromium";
 const key = "log.example.com/log/1+4a5917dc+AYqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c";
@@ -57,9 +58,25 @@ test("the single-file verifier answers in a browser, from a file and without a n
     await page.setInputFiles("#file", proof.replace("attempt", "key_rotation"));
     await page.waitForSelector("#result :text('new key')");
     assert.match(await answer(), /^Full proof/);
+    // An archive, whole and with a package left out; and while another key is typed.
+    const tar = readFileSync("../go/verify/testdata/archive.tar");
+    const [archive, lacking] = ["archive.tar.gz", "lacking.tar.gz"].map((name) => `${mkdtempSync(`${tmpdir()}/kapsel-`)}/${name}`) as [string, string];
+    writeFileSync(archive, gzipSync(tar));
+    const second = tar.indexOf("proofs/0000000000000005");
+    writeFileSync(lacking, gzipSync(Buffer.concat([tar.subarray(0, second), tar.subarray(tar.indexOf("proofs/0000000000000012"))])));
+    await page.setInputFiles("#file", archive);
+    await page.waitForSelector("#result :text('What the archive holds')");
+    assert.match(await answer(), /^Full proof.*each of the 3 records.*40 leaves/s);
+    await page.fill("#key", "");
+    await page.waitForSelector("#result .verdict.open :text('the key is not checked')");
+    await page.fill("#key", key);
+    await page.waitForSelector("#result .verdict.full");
+    await page.setInputFiles("#file", lacking);
+    await page.waitForSelector("#result .verdict.refused");
+    assert.match(await answer(), /^Refused.*counts 3 packages, and there are 2/s);
     // A browser whose WebCrypto has no Ed25519.
     await page.evaluate("crypto.subtle.importKey = () => Promise.reject(new DOMException('', 'NotSupportedError'))");
-    for (const [file, verdict] of [[changed, ".refused"], [proof, ".full"]] as const) {
+    for (const [file, verdict] of [[proof, ".full"], [changed, ".refused"], [archive, ".full"]] as const) {
       await page.setInputFiles("#file", file);
       await page.waitForSelector(`#result .verdict${verdict}`);
     }

@@ -1,6 +1,6 @@
 // The page of the single-file verifier: a file is dropped or chosen, and checked on this machine.
 
-import { isTlogProof, maxPackageBytes, type Report, verify, verifyTlogProof } from "../src/verify/index.js";
+import { type ArchiveReport, isArchive, isTlogProof, maxPackageBytes, type Report, verify, verifyArchive, verifyTlogProof } from "../src/verify/index.js";
 
 const element = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
 const drop = element("drop");
@@ -8,7 +8,9 @@ const file = element<HTMLInputElement>("file");
 const key = element<HTMLTextAreaElement>("key");
 const result = element("result");
 
-let last: { name: string; data: Uint8Array } | undefined;
+let last: File | undefined;
+// What is shown is of the last file and keys: an archive that is still being checked then is left.
+let shown = 0;
 
 /** Makes an element. Text is only ever set as text: what a file says never becomes markup. */
 function make(tag: string, className: string, ...content: (string | HTMLElement)[]): HTMLElement {
@@ -20,22 +22,71 @@ function make(tag: string, className: string, ...content: (string | HTMLElement)
 
 async function show(): Promise<void> {
   if (!last) return;
-  const keys = key.value.split(/\s+/).filter((text) => text !== "");
-  let report: Report;
+  const turn = ++shown;
+  const trustedKeys = key.value.split(/\s+/).filter((text) => text !== "");
+  let parts: HTMLElement[];
   try {
-    report = await (isTlogProof(last.data) ? verifyTlogProof : verify)(last.data, { trustedKeys: keys });
+    // One byte more than a package may have is enough to refuse it.
+    const data = new Uint8Array(await last.slice(0, maxPackageBytes + 1).arrayBuffer());
+    if (isArchive(data)) {
+      parts = describeArchive(await checkArchive(last, trustedKeys, turn), last.name);
+    } else {
+      parts = describePackage(await (isTlogProof(data) ? verifyTlogProof : verify)(data, { trustedKeys }), last.name);
+    }
   } catch (error) {
-    result.replaceChildren(verdict("refused", "The check could not be made", (error as Error).message));
-    return;
+    parts = [verdict("refused", "The check could not be made", (error as Error).message)];
   }
-  const parts = [headline(report, last.name)];
+  if (turn === shown) result.replaceChildren(...parts);
+}
+
+async function checkArchive(file: File, trustedKeys: string[], turn: number): Promise<ArchiveReport> {
+  let packages = 0;
+  const count = (): void => result.replaceChildren(verdict("open", "Checking", `${packages} records of ${file.name} are checked.`));
+  const timer = setInterval(count, 250);
+  try {
+    return await verifyArchive(file, {
+      trustedKeys,
+      each: () => {
+        packages++;
+        if (turn !== shown) throw new Error("another file was chosen");
+      },
+    });
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+function describeArchive(report: ArchiveReport, name: string): HTMLElement[] {
+  const parts = [headline(report, name, `The log has committed to each of the ${report.packages} records.`)];
+  if (report.refusal) parts.push(section("What is wrong", rows({ [report.refusal.check]: report.refusal.detail })));
+  parts.push(section(report.refusal ? "What was checked before" : "What the archive holds", rows({
+    records: report.packages,
+    delivered: report.succeeded,
+    failed: report.failed,
+    "of unknown end": report.unknown,
+    "dead letters": report.deadLetters,
+    "erased later": report.erasedLeaves,
+    ...(report.first && { "attempts from": report.first, to: report.last }),
+  })));
+  if (report.tree) {
+    parts.push(section("The log", rows({
+      log: report.tree.origin, tree: `${report.tree.size} leaves`, root: report.tree.rootHash, ...signedAt(report.headTime),
+    })));
+  }
+  return parts;
+}
+
+const signedAt = (at: Date | undefined): Record<string, string> => (at ? { signed: at.toISOString().replace("T", " ").replace(".000Z", " UTC") } : {});
+
+function describePackage(report: Report, name: string): HTMLElement[] {
+  const parts = [headline(report, name, "The log has committed to this record.")];
   if (report.leaf) parts.push(section("What the record says", rows(report.leaf)));
   if (report.tree) {
     parts.push(section("The log", rows({
       log: report.tree.origin,
       leaf: `${report.tree.leafIndex} of a tree of ${report.tree.size} leaves`,
       root: report.tree.rootHash,
-      ...(report.headTime ? { signed: report.headTime.toISOString().replace("T", " ").replace(".000Z", " UTC") } : {}),
+      ...signedAt(report.headTime),
     })));
   }
   const checks = make("ul", "checks");
@@ -46,13 +97,13 @@ async function show(): Promise<void> {
     checks.append(make("li", "open", make("span", "mark", "–"), make("b", "", "cosignature"), make("span", "detail", `${name} has a type that this version does not know`)));
   }
   parts.push(section("What was checked", checks));
-  result.replaceChildren(...parts);
+  return parts;
 }
 
-function headline(report: Report, name: string): HTMLElement {
+function headline(report: Pick<Report, "level" | "full">, name: string, proved: string): HTMLElement {
   if (report.level === "refused") return verdict("refused", "Refused", `${name} proves nothing.`);
   if (!report.full) return verdict("open", "Consistent, but the key is not checked", "Whoever made this file may have made it all up. Paste the log's key, from elsewhere than the file.");
-  return verdict("full", "Full proof", "The log has committed to this record.");
+  return verdict("full", "Full proof", proved);
 }
 
 const verdict = (kind: string, title: string, text: string): HTMLElement => make("div", `verdict ${kind}`, make("h2", "", title), make("p", "", text));
@@ -68,8 +119,7 @@ function rows(fields: Record<string, unknown>): HTMLElement {
 
 async function take(chosen: File | undefined): Promise<void> {
   if (!chosen) return;
-  // One byte more than a package may have is enough to refuse it.
-  last = { name: chosen.name, data: new Uint8Array(await chosen.slice(0, maxPackageBytes + 1).arrayBuffer()) };
+  last = chosen;
   await show();
 }
 

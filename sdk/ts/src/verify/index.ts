@@ -1,5 +1,5 @@
 /**
- * Checks Kapsel's proof packages, and C2SP tlog-proof files, in the browser and in Node.js 20 or later, without a network and
+ * Checks Kapsel's proof packages, archives of them, and C2SP tlog-proof files, in the browser and in Node.js 20 or later, without a network and
  * without trusting Kapsel.
  *
  * It makes the checks of the Go package sdk/go/verify, in the same order, and refuses what that refuses: a file in which a
@@ -14,6 +14,7 @@ import { format, type Package, parsePackage } from "./package.js";
 import { findLine, isoSeconds, type Options, parseTrusted, type Report } from "./report.js";
 import { openRotation, type Rotation } from "./rotation.js";
 
+export { type ArchiveReport, isArchive, type Manifest, verifyArchive } from "./archive.js";
 export type { Description } from "./leaf.js";
 export { format, maxPackageBytes, type Package } from "./package.js";
 export type { Check, Options, Report } from "./report.js";
