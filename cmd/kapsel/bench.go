@@ -57,7 +57,8 @@ Scenarios, all but the first on a server of its own only:
   ordered     the load to a destination without order, then to one that orders by key: what order costs
   limit       the load alone, then beside another tenant that sends 20 times what it may: its latency
   observed    a plain server, then one with metrics that are scraped every second, traces of one event in 100
-              (OTEL_TRACES_SAMPLER_ARG) and logs of level info, and so on in turn: what being observed costs`,
+              (OTEL_TRACES_SAMPLER_ARG) and logs of level info, and so on in turn: what being observed costs
+  listen      how soon webhooks are at an app that listens, posted to the node with its stream and to another node`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags.line = newProgress(cmd.ErrOrStderr(), "")
@@ -82,13 +83,13 @@ Scenarios, all but the first on a server of its own only:
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog, inflight, ordered, log, limit or observed")
+	f.StringVar(&flags.scenario, "scenario", scenarioThroughput, "throughput, noisy, backlog, inflight, ordered, log, limit, observed or listen")
 	f.StringVar(&flags.server.url, "url", "", "measure this running server instead of one of its own")
 	f.StringVar(&flags.server.apiKey, "api-key", "", "API key for --url; better in KAPSEL_API_KEY")
 	f.IntVar(&flags.config.Conns, "conns", bench.DefaultConns, "connections, each with one webhook in flight")
 	f.DurationVar(&flags.config.Duration, "duration", bench.DefaultDuration, "how long to send")
 	f.DurationVar(&flags.config.Warmup, "warmup", 2*time.Second, "how long to send before measuring")
-	f.Float64Var(&flags.config.Rate, "rate", 0, "webhooks a second; 0 sends as fast as they are answered (default 500 for noisy and limit, 1200 for inflight)")
+	f.Float64Var(&flags.config.Rate, "rate", 0, "webhooks a second; 0 sends as fast as they are answered (default 500 for noisy and limit, 1200 for inflight, 50 for listen)")
 	f.IntVar(&flags.config.PayloadBytes, "payload", bench.DefaultPayloadBytes, "bytes a webhook")
 	f.IntVar(&flags.backlog, "backlog", 0, "deliveries queued behind the dead destination (default 500000 for noisy, 1000000 for backlog)")
 	f.IntVar(&flags.keys, "keys", 0, "keys that webhooks are ordered by (default 1000 for ordered)")
@@ -112,6 +113,7 @@ const (
 	scenarioOrdered    = "ordered"
 	scenarioLog        = "log"
 	scenarioObserved   = "observed"
+	scenarioListen     = "listen"
 
 	deadRefuses = "refuse"
 	deadHangs   = "hang"
@@ -146,9 +148,11 @@ func (b *benchFlags) complete(given *pflag.FlagSet) error {
 		keys = orderedKeys
 	case scenarioLimit:
 		rate = noisyRate
+	case scenarioListen:
+		rate = listenRate
 	case scenarioLog, scenarioObserved:
 	default:
-		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight, ordered, limit, log, observed", b.scenario)
+		return fmt.Errorf("--scenario: %q is none of throughput, noisy, backlog, inflight, ordered, limit, log, observed, listen", b.scenario)
 	}
 	if b.dead != deadRefuses && b.dead != deadHangs {
 		return fmt.Errorf("--dead: %q is neither refuse nor hang", b.dead)
@@ -260,6 +264,8 @@ func (b *benchFlags) run(ctx context.Context) (_ benchReport, err error) {
 			return bench.RunInFlight(ctx, b.config, sink, own)
 		case scenarioOrdered:
 			return b.runOrdered(ctx, own, sink)
+		case scenarioListen:
+			return b.runListen(ctx, own, sink)
 		default:
 			return bench.Run(ctx, b.config, sink, own)
 		}

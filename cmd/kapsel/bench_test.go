@@ -100,6 +100,7 @@ func TestScenariosRunOnAServerOfTheirOwn(t *testing.T) {
 		{"--scenario noisy --backlog 2000 --rate 100", []string{"healthy_p99_ms", "healthy_p99_with_dead_ms", "ratio", "db_connections"}},
 		{"--scenario ordered --rate 100 --keys 20", []string{"ordered_per_s", "unordered_per_s", "ratio", "ordered_p99_ms", "keys", "db_connections"}},
 		{"--scenario inflight --rate 100", []string{"delivered_per_s", "peak_in_flight", "db_connections"}},
+		{"--scenario listen", []string{"db_connections"}},
 	} {
 		var out bytes.Buffer
 		root := newRoot()

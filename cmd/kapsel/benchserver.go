@@ -27,8 +27,10 @@ const benchSealAge = time.Second
 // benchServer is a node and a PostgreSQL that are there for one run. It is its own probe.
 type benchServer struct {
 	node        *node.Node
+	config      node.Config // of the node
 	databaseURL string
 	tenantID    uuid.UUID
+	apiKey      string
 	client      client
 	dead        deadWay // of scenarios with a backlog
 
@@ -77,6 +79,7 @@ func startPreparedServer(ctx context.Context, dataDir string, prepare func(*node
 		AllowedDestinations: loopback, SealAge: benchSealAge, Version: version(), Logger: log, OnSeal: s.sealed,
 	}
 	if err = prepare(&config); err == nil {
+		s.config = config
 		s.node, err = node.Start(ctx, config)
 	}
 	if err == nil {
@@ -93,8 +96,8 @@ func (s *benchServer) addTenant(ctx context.Context) (err error) {
 	if s.tenantID, err = createTenant(ctx, s.node.DB(), "Bench"); err != nil {
 		return err
 	}
-	key, err := createAPIKey(ctx, s.node.DB(), s.tenantID)
-	s.client = newClient(s.node.URL(), key)
+	s.apiKey, err = createAPIKey(ctx, s.node.DB(), s.tenantID)
+	s.client = newClient(s.node.URL(), s.apiKey)
 	return err
 }
 
