@@ -69,6 +69,8 @@ select (select count(*) from destination_rows) + (select count(*) from removal_r
 -- Once: nothing is left but ids, hashes and the audit log.
 with keys as (
   delete from api_keys k where k.tenant_id = @tenant_id::uuid
+), attempts as ( -- of the last minutes
+  delete from listen_attempts a where a.tenant_id = @tenant_id::uuid
 ), finished as (
   update tenants t set erased_at = now(), display_name = '', updated_at = greatest(clock_timestamp(), t.updated_at + interval '1 microsecond')
   where t.tenant_id = @tenant_id::uuid and t.state = 'deleting' and t.erased_at is null

@@ -3,7 +3,8 @@
 -- of the events that were new; those of the others are found by FirstEvents. A row without a dedup key has an empty
 -- key_hash. Rows must be sorted by key, so that two batches cannot deadlock, and a key must not come twice. What is ordered
 -- by a key waits for its turn (a moment of its own, delivery.turnMoment) and takes a number for the batch, within which
--- delivery ids go up; delivery_order_keys may be shorter than the other arrays, '' or nothing stands for no key.
+-- delivery ids go up; delivery_order_keys may be shorter than the other arrays, '' or nothing stands for no key. What goes to a
+-- listening session is held from the start (delivery.HeldUntil); in delivery_held_untils nothing, or what is past, stands for now.
 with won as (
   insert into dedup_keys as d (tenant_id, endpoint_id, key_hash, event_id, expires_at)
   select * from rows from (
@@ -36,14 +37,14 @@ with won as (
   select u.tenant_id, u.delivery_id, u.event_id, u.endpoint_id,
     nullif(u.destination_id, '00000000-0000-0000-0000-000000000000'),
     case when u.leased then now() + make_interval(secs => @lease_seconds::float8)
-      when u.order_key <> '' then '2999-01-01 00:00:00+00'::timestamptz else now() end,
+      when u.order_key <> '' then '2999-01-01 00:00:00+00'::timestamptz else greatest(now(), u.held_until) end,
     case when u.leased then @node_id::uuid end,
     nullif(u.order_key, ''), case when u.order_key <> '' then (select nextval('delivery_order')) end
   from rows from (
     unnest(@delivery_tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@delivery_event_ids::uuid[]),
     unnest(@delivery_endpoint_ids::uuid[]), unnest(@delivery_destination_ids::uuid[]), unnest(@delivery_leased::boolean[]),
-    unnest(@delivery_order_keys::bytea[])
-  ) as u(tenant_id, delivery_id, event_id, endpoint_id, destination_id, leased, order_key)
+    unnest(@delivery_order_keys::bytea[]), unnest(@delivery_held_untils::timestamptz[])
+  ) as u(tenant_id, delivery_id, event_id, endpoint_id, destination_id, leased, order_key, held_until)
   where u.event_id in (select event_id from fresh)
 )
 select event_id from fresh;

@@ -80,7 +80,8 @@ func code(reason kapselv1.ErrorReason) connect.Code {
 		kapselv1.ErrorReason_ERROR_REASON_RATE_LIMITED, kapselv1.ErrorReason_ERROR_REASON_QUOTA_EXCEEDED:
 		return connect.CodeResourceExhausted
 	case kapselv1.ErrorReason_ERROR_REASON_OVERLOADED, kapselv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
-		kapselv1.ErrorReason_ERROR_REASON_SHUTTING_DOWN, kapselv1.ErrorReason_ERROR_REASON_SERVED_ELSEWHERE:
+		kapselv1.ErrorReason_ERROR_REASON_SHUTTING_DOWN, kapselv1.ErrorReason_ERROR_REASON_SERVED_ELSEWHERE,
+		kapselv1.ErrorReason_ERROR_REASON_LISTENER_SILENT:
 		return connect.CodeUnavailable
 	}
 	switch {

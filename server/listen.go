@@ -31,36 +31,34 @@ type listenService struct {
 	*api
 }
 
-func (s *listenService) Listen(ctx context.Context, request *kapselv1.ListenRequest, stream kapselv1connect.ListenServiceListenServerStream) error {
-	tenantID := caller(ctx).TenantID
-	open := s.create
+func (s *listenService) Listen(ctx context.Context, request *kapselv1.ListenRequest, messages kapselv1connect.ListenServiceListenServerStream) error {
+	begin := s.create
 	if request.SessionId != "" {
-		open = s.resume
+		begin = s.resume
 	}
-	session, maxInFlight, err := open(ctx, tenantID, request)
+	stream := delivery.Stream{TenantID: caller(ctx).TenantID, ID: id.New()}
+	secret, err := begin(ctx, request, &stream)
 	if err != nil {
 		return err
 	}
 	s.applyRoutes(ctx)
-	sessionID, _ := id.Session.Parse(session.Id)
-	destinationID, _ := id.Destination.Parse(session.DestinationId)
-	listener, err := s.Listeners.Open(tenantID, sessionID, destinationID, maxInFlight)
+	listener, err := s.Listeners.Open(stream)
 	if err != nil {
 		return &refusal{reason: kapselv1.ErrorReason_ERROR_REASON_OVERLOADED, retry: overloadedRetry, message: "the node has as many listening streams as it may have: come again"}
 	}
 	defer listener.Close()
-	l := &listenStream{listenService: s, stream: stream, tenantID: tenantID, lasting: lasting(ctx)}
+	l := &listenStream{listenService: s, messages: messages, lasting: lasting(ctx)}
+	session := &kapselv1.ListenSession{Id: id.Session.Text(stream.SessionID), DestinationId: id.Destination.Text(stream.DestinationID), Secret: secret}
 	if err := l.send(&kapselv1.ListenResponse{Update: &kapselv1.ListenResponse_Session{Session: session}}); err != nil {
 		return err
 	}
 	return l.run(ctx, listener)
 }
 
-// create makes a session and its destination.
-func (s *listenService) create(ctx context.Context, tenantID uuid.UUID, request *kapselv1.ListenRequest) (*kapselv1.ListenSession, int, error) {
-	sessionID, destinationID := id.New(), id.New()
-	session := &kapselv1.ListenSession{Id: id.Session.Text(sessionID), DestinationId: id.Destination.Text(destinationID)}
-	maxInFlight := request.MaxInFlight
+// create makes a session and its destination. It fills in stream, and returns the secret.
+func (s *listenService) create(ctx context.Context, request *kapselv1.ListenRequest, stream *delivery.Stream) (secret string, err error) {
+	stream.SessionID, stream.DestinationID = id.New(), id.New()
+	tenantID, maxInFlight := stream.TenantID, request.MaxInFlight
 	if maxInFlight == 0 {
 		maxInFlight = defaultListenFlight
 	}
@@ -72,22 +70,22 @@ func (s *listenService) create(ctx context.Context, tenantID uuid.UUID, request 
 		ConnectTimeout: durationpb.New(defaultConnectTimeout), Timeout: durationpb.New(delivery.ReportTime),
 		MaxInFlight: maxInFlight, ForwardedHeaders: []string{"*"},
 	}}
+	stream.MaxInFlight = int(maxInFlight)
 	if request.DisplayName != "" {
 		settings.DisplayName = request.DisplayName
 	}
 	if settings.Url == "" {
-		settings.Url = "listen://" + session.Id
+		settings.Url = "listen://" + id.Session.Text(stream.SessionID)
 	}
-	value, generated, err := settings.chooseSecret("")
+	value, secret, err := settings.chooseSecret("")
 	if err != nil {
-		return nil, 0, err
+		return "", err
 	}
-	session.Secret = generated
 	row, err := settings.row()
 	if err != nil {
-		return nil, 0, err
+		return "", err
 	}
-	row.TenantID, row.DestinationID = tenantID, destinationID
+	row.TenantID, row.DestinationID = tenantID, stream.DestinationID
 	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
 		endpointIDs, err := s.listened(ctx, tx, tenantID, request.EndpointIds)
 		if err != nil {
@@ -117,18 +115,19 @@ func (s *listenService) create(ctx context.Context, tenantID uuid.UUID, request 
 		} else if err != nil {
 			return err
 		}
-		if err := destinations.addDestinationSecret(ctx, tx, tenantID, destinationID, value); err != nil {
+		if err := destinations.addDestinationSecret(ctx, tx, tenantID, stream.DestinationID, value); err != nil {
 			return err
 		}
 		err = s.DB.CreateListenSession(ctx, tx, store.CreateListenSessionParams{
-			TenantID: tenantID, SessionID: sessionID, DestinationID: destinationID, EndpointIds: endpointIDs, MaxInFlight: maxInFlight,
+			TenantID: tenantID, SessionID: stream.SessionID, DestinationID: stream.DestinationID, EndpointIds: endpointIDs, MaxInFlight: maxInFlight,
+			StreamID: stream.ID,
 		})
 		if err != nil {
 			return err
 		}
-		return s.audit(ctx, tx, tenantID, session.DestinationId, "opened "+session.Id)
+		return s.audit(ctx, tx, tenantID, id.Destination.Text(stream.DestinationID), "opened "+id.Session.Text(stream.SessionID))
 	})
-	return session, int(maxInFlight), err
+	return secret, err
 }
 
 // listened are the endpoints of a new session, of which each must be the tenant's. Without any given it is the newest one:
@@ -160,20 +159,21 @@ func (s *listenService) listened(ctx context.Context, tx pgx.Tx, tenantID uuid.U
 	return endpointIDs, nil
 }
 
-func (s *listenService) resume(ctx context.Context, tenantID uuid.UUID, request *kapselv1.ListenRequest) (*kapselv1.ListenSession, int, error) {
-	sessionID, err := id.Session.Parse(request.SessionId)
-	if err != nil {
-		return nil, 0, noSuchSession()
+// resume makes stream the newest one of its session.
+func (s *listenService) resume(ctx context.Context, request *kapselv1.ListenRequest, stream *delivery.Stream) (_ string, err error) {
+	if stream.SessionID, err = id.Session.Parse(request.SessionId); err != nil {
+		return "", noSuchSession()
 	}
 	var row store.ResumeListenSessionRow
-	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) (err error) {
-		row, err = s.DB.ResumeListenSession(ctx, tx, tenantID, sessionID)
+	err = s.DB.AsTenant(ctx, stream.TenantID, func(tx pgx.Tx) (err error) {
+		row, err = s.DB.ResumeListenSession(ctx, tx, stream.ID, stream.TenantID, stream.SessionID)
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, 0, noSuchSession()
+		return "", noSuchSession()
 	}
-	return &kapselv1.ListenSession{Id: request.SessionId, DestinationId: id.Destination.Text(row.DestinationID)}, int(row.MaxInFlight), err
+	stream.DestinationID, stream.MaxInFlight = row.DestinationID, int(row.MaxInFlight)
+	return "", err
 }
 
 func noSuchSession() *refusal {
@@ -183,30 +183,32 @@ func noSuchSession() *refusal {
 // listenStream is one Listen call.
 type listenStream struct {
 	*listenService
-	stream   kapselv1connect.ListenServiceListenServerStream
-	tenantID uuid.UUID
+	messages kapselv1connect.ListenServiceListenServerStream
 	lasting  *lastingStream
 }
 
 func (l *listenStream) run(ctx context.Context, listener *delivery.Listener) error {
 	last := time.Now()
-	err := listener.Run(ctx, func(offers []*delivery.Offer) error {
-		select {
-		case <-l.Stopping:
-			return &refusal{reason: kapselv1.ErrorReason_ERROR_REASON_SHUTTING_DOWN, retry: overloadedRetry, message: "the node is stopping: resume the session"}
-		default:
-		}
-		if len(offers) == 0 {
-			if time.Since(last) < heartbeatInterval {
-				return nil
-			}
-			last = time.Now()
-			return l.send(&kapselv1.ListenResponse{Update: &kapselv1.ListenResponse_Heartbeat{Heartbeat: &kapselv1.Heartbeat{Time: timestamppb.Now()}}})
+	err := listener.Run(ctx, l.Stopping, func(offers []*delivery.Offer) error {
+		if len(offers) == 0 && time.Since(last) < heartbeatInterval {
+			return nil
 		}
 		last = time.Now()
-		return l.offer(ctx, offers)
+		if len(offers) == 0 {
+			return l.send(&kapselv1.ListenResponse{Update: &kapselv1.ListenResponse_Heartbeat{Heartbeat: &kapselv1.Heartbeat{Time: timestamppb.Now()}}})
+		}
+		for _, offer := range offers {
+			if err := l.send(&kapselv1.ListenResponse{Update: &kapselv1.ListenResponse_Delivery{Delivery: describeOffer(offer)}}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	switch {
+	case errors.Is(err, delivery.ErrListenStopping):
+		return &refusal{reason: kapselv1.ErrorReason_ERROR_REASON_SHUTTING_DOWN, retry: overloadedRetry, message: "the node is stopping: resume the session"}
+	case errors.Is(err, delivery.ErrListenSilent):
+		return refuse(kapselv1.ErrorReason_ERROR_REASON_LISTENER_SILENT, "no result was reported within %v: resume the session", delivery.ReportTime)
 	case errors.Is(err, delivery.ErrListenEnded):
 		return noSuchSession()
 	case errors.Is(err, delivery.ErrListenReplaced):
@@ -215,42 +217,19 @@ func (l *listenStream) run(ctx context.Context, listener *delivery.Listener) err
 	return err
 }
 
-// offer sends deliveries with what is known of their events.
-func (l *listenStream) offer(ctx context.Context, offers []*delivery.Offer) error {
-	events := make(map[string]*kapselv1.Event, len(offers))
-	ids := make([]uuid.UUID, len(offers))
-	for i, offer := range offers {
-		ids[i] = offer.Job.Event.ID
+// describeOffer is an offer as clients see it. Its event is pending, whatever became of its other deliveries: this one is.
+func describeOffer(offer *delivery.Offer) *kapselv1.ListenDelivery {
+	event := offer.Duty.Event
+	row := store.ListEventsRow{
+		EventID: event.ID, EndpointID: event.EndpointID, ReceivedAt: event.ReceivedAt, ContentType: event.ContentType, EventType: event.Type,
+		DedupKey: offer.DedupKey, SourceAddress: offer.SourceAddress, Verification: event.Preset,
+		BodyBytes: int32(len(event.Body)), BodySHA256: event.BodySHA256[:],
 	}
-	err := l.DB.AsTenant(ctx, l.tenantID, func(tx pgx.Tx) error {
-		rows, err := l.DB.EventsByID(ctx, tx, l.tenantID, ids)
-		if err != nil {
-			return err
-		}
-		fates, err := l.fates(ctx, tx, l.tenantID, ids)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			event := describeEvent(store.ListEventsRow(row), fates)
-			events[event.Id] = event
-		}
-		return nil
-	})
-	if err != nil {
-		return err
+	return &kapselv1.ListenDelivery{
+		AttemptId: id.Attempt.Text(offer.AttemptID), DeliveryId: id.Delivery.Text(offer.Duty.DeliveryID),
+		Event: describeEvent(row, map[uuid.UUID]*fate{event.ID: {live: true}}), Number: int32(offer.Duty.Attempts + 1),
+		Headers: headersOf(offer), Payload: event.Body, ReportDeadline: timestamppb.New(offer.Deadline()),
 	}
-	for _, offer := range offers {
-		job := offer.Job
-		err := l.send(&kapselv1.ListenResponse{Update: &kapselv1.ListenResponse_Delivery{Delivery: &kapselv1.ListenDelivery{
-			AttemptId: id.Attempt.Text(offer.AttemptID), DeliveryId: id.Delivery.Text(job.DeliveryID), Event: events[id.Event.Text(job.Event.ID)],
-			Number: int32(job.Attempts + 1), Headers: headersOf(offer), Payload: job.Event.Body, ReportDeadline: timestamppb.New(offer.Deadline),
-		}}})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // headersOf are the headers of the request, in one order.
@@ -270,5 +249,5 @@ func headersOf(offer *delivery.Offer) (headers []*kapselv1.Header) {
 
 func (l *listenStream) send(message *kapselv1.ListenResponse) error {
 	l.lasting.extend()
-	return l.stream.Send(message)
+	return l.messages.Send(message)
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -24,23 +25,44 @@ func (s *listenService) Report(ctx context.Context, request *kapselv1.ReportRequ
 	if err != nil {
 		return nil, noSuchAttempt()
 	}
-	recorded, err := s.Listeners.Report(tenantID, sessionID, attemptID, readReport(request))
-	repeated := errors.Is(err, delivery.ErrNotInFlight)
-	if !repeated {
+	recorded, err := s.Listeners.Report(ctx, tenantID, sessionID, attemptID, readReport(request))
+	switch {
+	case errors.Is(err, delivery.ErrNotInFlight): // it was reported before, or its time is over
+	case err != nil:
+		return nil, err
+	default:
 		select {
 		case <-recorded:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-	attempt, err := s.reported(ctx, tenantID, sessionID, attemptID)
-	if err != nil {
-		return nil, err
+	return s.awaitReported(ctx, tenantID, sessionID, attemptID, request)
+}
+
+// reportPoll is how often a report looks for the result that another one gave, while that is being recorded.
+const reportPoll = 20 * time.Millisecond
+
+// awaitReported answers with what was recorded, if that is what is reported.
+func (s *listenService) awaitReported(ctx context.Context, tenantID, sessionID, attemptID uuid.UUID, request *kapselv1.ReportRequest) (*kapselv1.ReportResponse, error) {
+	for {
+		attempt, recording, err := s.reported(ctx, tenantID, sessionID, attemptID)
+		switch {
+		case err != nil:
+			return nil, err
+		case attempt != nil && sameResult(request, attempt):
+			return &kapselv1.ReportResponse{Attempt: attempt}, nil
+		case attempt != nil:
+			return nil, refuse(kapselv1.ErrorReason_ERROR_REASON_REPORT_TOO_LATE, "the attempt was recorded already, with another result")
+		case !recording:
+			return nil, refuse(kapselv1.ErrorReason_ERROR_REASON_REPORT_TOO_LATE, "the time to report is over, or the node that sent the delivery was lost: it is tried again")
+		}
+		select {
+		case <-time.After(reportPoll):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	if repeated && !sameResult(request, attempt) {
-		return nil, refuse(kapselv1.ErrorReason_ERROR_REASON_REPORT_TOO_LATE, "the attempt was recorded already, with another result")
-	}
-	return &kapselv1.ReportResponse{Attempt: attempt}, nil
 }
 
 func readReport(request *kapselv1.ReportRequest) delivery.Report {
@@ -57,30 +79,42 @@ func readReport(request *kapselv1.ReportRequest) delivery.Report {
 	return report
 }
 
-// reported is the attempt of a session as it was recorded.
-func (s *listenService) reported(ctx context.Context, tenantID, sessionID, attemptID uuid.UUID) (*kapselv1.Attempt, error) {
+// reported is an attempt of a session as it was recorded; nil when it was not, and then whether it is going to be.
+func (s *listenService) reported(ctx context.Context, tenantID, sessionID, attemptID uuid.UUID) (attempt *kapselv1.Attempt, recording bool, err error) {
 	var destinationID uuid.UUID
 	var row store.Attempt
-	err := s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) (err error) {
+	offered, recorded := true, true
+	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) (err error) {
 		if destinationID, err = s.DB.GetListenSession(ctx, tx, tenantID, sessionID); errors.Is(err, pgx.ErrNoRows) {
 			return noSuchSession()
 		} else if err != nil {
 			return err
 		}
-		row, err = s.DB.GetAttempt(ctx, tx, tenantID, attemptID, since(attemptID))
+		// In this order: what is not being recorded any more when the first one looks, the second one finds.
+		if recording, err = s.DB.ListenedAttempt(ctx, tx, tenantID, attemptID, sessionID); errors.Is(err, pgx.ErrNoRows) {
+			offered = false
+		} else if err != nil {
+			return err
+		}
+		if row, err = s.DB.GetAttempt(ctx, tx, tenantID, attemptID, since(attemptID)); errors.Is(err, pgx.ErrNoRows) {
+			recorded = false
+			return nil
+		}
 		return err
 	})
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && row.Outcome == 0 { // 0: the leaf of a dead letter
-		return nil, noSuchAttempt()
+	switch {
+	case err != nil:
+		return nil, false, err
+	case !recorded && offered:
+		return nil, recording, nil
+	case !recorded || row.Outcome == 0: // the leaf of a dead letter
+		return nil, false, noSuchAttempt()
 	}
-	if err != nil {
-		return nil, err
-	}
-	attempt, err := s.describeAttempt(row)
+	attempt, err = s.describeAttempt(row)
 	if err == nil && attempt.DestinationId != id.Destination.Text(destinationID) {
-		return nil, noSuchAttempt()
+		return nil, false, noSuchAttempt()
 	}
-	return attempt, err
+	return attempt, false, err
 }
 
 // sameResult says whether a report is of what was recorded.

@@ -107,6 +107,8 @@ func (q *Queries) DeleteTenantSecrets(ctx context.Context, db DBTX, tenantID uui
 const finishTenantDeletion = `-- name: FinishTenantDeletion :execrows
 with keys as (
   delete from api_keys k where k.tenant_id = $3::uuid
+), attempts as ( -- of the last minutes
+  delete from listen_attempts a where a.tenant_id = $3::uuid
 ), finished as (
   update tenants t set erased_at = now(), display_name = '', updated_at = greatest(clock_timestamp(), t.updated_at + interval '1 microsecond')
   where t.tenant_id = $3::uuid and t.state = 'deleting' and t.erased_at is null

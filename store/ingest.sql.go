@@ -45,14 +45,14 @@ with won as (
   select u.tenant_id, u.delivery_id, u.event_id, u.endpoint_id,
     nullif(u.destination_id, '00000000-0000-0000-0000-000000000000'),
     case when u.leased then now() + make_interval(secs => $15::float8)
-      when u.order_key <> '' then '2999-01-01 00:00:00+00'::timestamptz else now() end,
+      when u.order_key <> '' then '2999-01-01 00:00:00+00'::timestamptz else greatest(now(), u.held_until) end,
     case when u.leased then $16::uuid end,
     nullif(u.order_key, ''), case when u.order_key <> '' then (select nextval('delivery_order')) end
   from rows from (
     unnest($17::uuid[]), unnest($18::uuid[]), unnest($19::uuid[]),
     unnest($20::uuid[]), unnest($21::uuid[]), unnest($22::boolean[]),
-    unnest($23::bytea[])
-  ) as u(tenant_id, delivery_id, event_id, endpoint_id, destination_id, leased, order_key)
+    unnest($23::bytea[]), unnest($24::timestamptz[])
+  ) as u(tenant_id, delivery_id, event_id, endpoint_id, destination_id, leased, order_key, held_until)
   where u.event_id in (select event_id from fresh)
 )
 select event_id from fresh
@@ -82,13 +82,15 @@ type CommitEventsParams struct {
 	DeliveryDestinationIds []uuid.UUID
 	DeliveryLeased         []bool
 	DeliveryOrderKeys      [][]byte
+	DeliveryHeldUntils     []time.Time
 }
 
 // One batch of accepted webhooks: keys, events and their deliveries. Called by the group commit of ingest. Returns the ids
 // of the events that were new; those of the others are found by FirstEvents. A row without a dedup key has an empty
 // key_hash. Rows must be sorted by key, so that two batches cannot deadlock, and a key must not come twice. What is ordered
 // by a key waits for its turn (a moment of its own, delivery.turnMoment) and takes a number for the batch, within which
-// delivery ids go up; delivery_order_keys may be shorter than the other arrays, ” or nothing stands for no key.
+// delivery ids go up; delivery_order_keys may be shorter than the other arrays, ” or nothing stands for no key. What goes to a
+// listening session is held from the start (delivery.HeldUntil); in delivery_held_untils nothing, or what is past, stands for now.
 func (q *Queries) CommitEvents(ctx context.Context, db DBTX, arg CommitEventsParams) ([]uuid.UUID, error) {
 	rows, err := db.Query(ctx, commitEvents,
 		arg.TenantIds,
@@ -114,6 +116,7 @@ func (q *Queries) CommitEvents(ctx context.Context, db DBTX, arg CommitEventsPar
 		arg.DeliveryDestinationIds,
 		arg.DeliveryLeased,
 		arg.DeliveryOrderKeys,
+		arg.DeliveryHeldUntils,
 	)
 	if err != nil {
 		return nil, err

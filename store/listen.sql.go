@@ -13,57 +13,79 @@ import (
 )
 
 const claimListened = `-- name: ClaimListened :many
-update delivery_queue q
-set lease_owner = $1::uuid, due_at = now() + make_interval(secs => $2::float8)
-where q.ctid = any((array(
-    select d.ctid from delivery_queue d
-    where d.due_at >= $3::timestamptz and d.due_at <= $3::timestamptz
-      and d.tenant_id = $4::uuid and d.destination_id = $5::uuid and d.lease_owner is null and d.lost_owner is null
-    order by d.due_at, d.delivery_id limit $6::integer
-    for update skip locked)
-  || array(
-    select d.ctid from delivery_queue d
-    where d.tenant_id = $4::uuid and d.due_at <= now() and d.lease_owner is null and d.lost_owner is null
-      and d.delivery_id = any(array(
-        select f.delivery_id from (
-          select n.tenant_id, n.delivery_id, n.destination_id from delivery_queue n where n.due_at <= now()
-          order by n.due_at desc limit $7::integer) f
-        where f.tenant_id = $4::uuid and f.destination_id = $5::uuid
-        order by f.delivery_id limit $6::integer))
-    for update skip locked))[1:$6::integer])
-returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.lost_owner, q.order_key
+with claimed as (
+  update delivery_queue q
+  set lease_owner = $3::uuid, due_at = now() + make_interval(secs => $4::float8)
+  where q.ctid = any((array(
+      select d.ctid from delivery_queue d
+      where d.due_at >= $5::timestamptz and d.due_at <= $5::timestamptz
+        and d.tenant_id = $2::uuid and d.destination_id = $6::uuid and d.lease_owner is null and d.lost_owner is null
+      order by d.due_at limit $7::integer
+      for update skip locked)
+    || array(
+      select d.ctid from delivery_queue d
+      where d.tenant_id = $2::uuid and d.due_at <= now() and d.lease_owner is null and d.lost_owner is null
+        and d.delivery_id = any(array(
+          select f.delivery_id from (
+            select n.tenant_id, n.delivery_id, n.destination_id from delivery_queue n where n.due_at <= now()
+            order by n.due_at desc limit $8::integer) f
+          where f.tenant_id = $2::uuid and f.destination_id = $6::uuid
+          order by f.delivery_id limit $7::integer))
+      for update skip locked))[1:$7::integer])
+  returning q.delivery_id, q.event_id, q.endpoint_id, q.attempts
+)
+select c.delivery_id, c.event_id, c.endpoint_id, c.attempts, (e.event_id is not null)::boolean as found,
+  coalesce(e.received_at, now())::timestamptz as received_at, coalesce(e.headers, '')::bytea as headers,
+  coalesce(e.content_type, '')::text as content_type, coalesce(e.event_type, '')::text as event_type,
+  coalesce(e.dedup_key, '')::text as dedup_key, coalesce(e.source_address, '')::text as source_address,
+  coalesce(e.verification, '')::text as verification,
+  (case when sum(length(e.body)) over (order by c.delivery_id) <= $1::bigint or row_number() over (order by c.delivery_id) = 1
+    then e.body end)::bytea as body
+from claimed c left join lateral (
+  select v.event_id, v.received_at, v.headers, v.content_type, v.event_type, v.dedup_key, v.source_address, v.verification, v.body
+  from events v where v.tenant_id = $2::uuid and v.event_id = c.event_id and not v.erased offset 0) e on true
+order by c.delivery_id
 `
 
 type ClaimListenedParams struct {
+	MaxBytes      int64
+	TenantID      uuid.UUID
 	NodeID        uuid.UUID
 	LeaseSeconds  float64
 	HeldUntil     time.Time
-	TenantID      uuid.UUID
 	DestinationID uuid.UUID
 	MaxRows       int32
 	MaxFront      int32
 }
 
 type ClaimListenedRow struct {
-	TenantID      uuid.UUID
 	DeliveryID    uuid.UUID
 	EventID       uuid.UUID
 	EndpointID    uuid.UUID
-	DestinationID *uuid.UUID
 	Attempts      int32
-	LostOwner     *uuid.UUID
-	OrderKey      []byte
+	Found         bool
+	ReceivedAt    time.Time
+	Headers       []byte
+	ContentType   string
+	EventType     string
+	DedupKey      string
+	SourceAddress string
+	Verification  string
+	Body          []byte
 }
 
-// Takes deliveries of a session's destination: what is held of it (delivery.heldUntil), and what was born or became due
-// a moment ago, so that it need not wait to be held. That is looked for among the newest due rows of the queue, however
-// many there are. What a lost node held is left to ClaimDue, which records its attempt. Index delivery_queue_due, primary key.
+// Takes deliveries of a session's destination, with what they carry: what is held of it (delivery.HeldUntil), where its new ones
+// are born, and what became due a moment ago, so that a retry need not wait to be held. That is looked for among the newest due
+// rows of the queue, however many there are. What a lost node held is left to ClaimDue, which records its attempt. Bodies come up
+// to max_bytes, at least one; what has none does not fit, or its event is gone. Index delivery_queue_due, primary keys; an event
+// is looked up one by one, since a join could read all partitions.
 func (q *Queries) ClaimListened(ctx context.Context, db DBTX, arg ClaimListenedParams) ([]ClaimListenedRow, error) {
 	rows, err := db.Query(ctx, claimListened,
+		arg.MaxBytes,
+		arg.TenantID,
 		arg.NodeID,
 		arg.LeaseSeconds,
 		arg.HeldUntil,
-		arg.TenantID,
 		arg.DestinationID,
 		arg.MaxRows,
 		arg.MaxFront,
@@ -76,14 +98,19 @@ func (q *Queries) ClaimListened(ctx context.Context, db DBTX, arg ClaimListenedP
 	for rows.Next() {
 		var i ClaimListenedRow
 		if err := rows.Scan(
-			&i.TenantID,
 			&i.DeliveryID,
 			&i.EventID,
 			&i.EndpointID,
-			&i.DestinationID,
 			&i.Attempts,
-			&i.LostOwner,
-			&i.OrderKey,
+			&i.Found,
+			&i.ReceivedAt,
+			&i.Headers,
+			&i.ContentType,
+			&i.EventType,
+			&i.DedupKey,
+			&i.SourceAddress,
+			&i.Verification,
+			&i.Body,
 		); err != nil {
 			return nil, err
 		}
@@ -109,8 +136,8 @@ func (q *Queries) CountListenSessions(ctx context.Context, db DBTX, tenantID uui
 
 const createListenSession = `-- name: CreateListenSession :exec
 
-insert into listen_sessions (tenant_id, session_id, destination_id, endpoint_ids, max_in_flight)
-values ($1, $2, $3, $4::uuid[], $5)
+insert into listen_sessions (tenant_id, session_id, destination_id, endpoint_ids, max_in_flight, stream_id)
+values ($1, $2, $3, $4::uuid[], $5, $6::uuid)
 `
 
 type CreateListenSessionParams struct {
@@ -119,6 +146,7 @@ type CreateListenSessionParams struct {
 	DestinationID uuid.UUID
 	EndpointIds   []uuid.UUID
 	MaxInFlight   int32
+	StreamID      uuid.UUID
 }
 
 // Sessions of ListenService (delivery.Listeners, server/listen.go).
@@ -129,8 +157,24 @@ func (q *Queries) CreateListenSession(ctx context.Context, db DBTX, arg CreateLi
 		arg.DestinationID,
 		arg.EndpointIds,
 		arg.MaxInFlight,
+		arg.StreamID,
 	)
 	return err
+}
+
+const deleteListenAttempts = `-- name: DeleteListenAttempts :execrows
+delete from listen_attempts where ctid = any(array(
+  select a.ctid from listen_attempts a where a.report_until < now() - make_interval(secs => $1::float8)
+  limit $2::integer for update skip locked))
+`
+
+// Those whose time was over a while ago. Reads the whole table, which has those of a few minutes.
+func (q *Queries) DeleteListenAttempts(ctx context.Context, db DBTX, keepSeconds float64, maxRows int32) (int64, error) {
+	result, err := db.Exec(ctx, deleteListenAttempts, keepSeconds, maxRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const endedListenSessions = `-- name: EndedListenSessions :many
@@ -178,8 +222,71 @@ func (q *Queries) GetListenSession(ctx context.Context, db DBTX, tenantID uuid.U
 	return destination_id, err
 }
 
+const listenedAttempt = `-- name: ListenedAttempt :one
+select (a.settled_by is not null and (
+  exists (select from delivery_queue q where q.tenant_id = a.tenant_id and q.delivery_id = a.delivery_id
+    and q.attempts = a.attempts and q.lease_owner = a.settled_by and q.lost_owner is null)
+  or exists (select from cancelled_leases c where c.tenant_id = a.tenant_id and c.delivery_id = a.delivery_id
+    and c.attempts = a.attempts and c.lease_owner = a.settled_by)))::boolean as recording
+from listen_attempts a where a.tenant_id = $1 and a.attempt_id = $2 and a.session_id = $3
+`
+
+// Whether an attempt of a session is being recorded: some node has its result, and the lease with it. Primary keys.
+func (q *Queries) ListenedAttempt(ctx context.Context, db DBTX, tenantID uuid.UUID, attemptID uuid.UUID, sessionID uuid.UUID) (bool, error) {
+	row := db.QueryRow(ctx, listenedAttempt, tenantID, attemptID, sessionID)
+	var recording bool
+	err := row.Scan(&recording)
+	return recording, err
+}
+
+const notifyListeners = `-- name: NotifyListeners :exec
+select pg_notify('kapsel_listen', p) from unnest($1::text[]) p
+`
+
+// A statement of its own, since whoever commits a notification holds up all others that do.
+func (q *Queries) NotifyListeners(ctx context.Context, db DBTX, payloads []string) error {
+	_, err := db.Exec(ctx, notifyListeners, payloads)
+	return err
+}
+
+const offerListened = `-- name: OfferListened :exec
+with relaxed as materialized (select set_config('synchronous_commit', 'off', true))
+insert into listen_attempts (tenant_id, attempt_id, session_id, delivery_id, attempts, lease_owner, report_until, offered)
+select $1::uuid, u.attempt_id, $2::uuid, u.delivery_id, u.attempts, $3::uuid,
+  now() + make_interval(secs => $4::float8), u.offered
+from relaxed, rows from (unnest($5::uuid[]), unnest($6::uuid[]), unnest($7::integer[]), unnest($8::bytea[]))
+  as u(attempt_id, delivery_id, attempts, offered)
+`
+
+type OfferListenedParams struct {
+	TenantID      uuid.UUID
+	SessionID     uuid.UUID
+	NodeID        uuid.UUID
+	ReportSeconds float64
+	AttemptIds    []uuid.UUID
+	DeliveryIds   []uuid.UUID
+	Attempts      []int32
+	Offered       [][]byte
+}
+
+// Writes down what is about to be sent down a stream. It need not be on disk before it is sent: without the row, nobody can report
+// the attempt, and its lease ends in an UNKNOWN one.
+func (q *Queries) OfferListened(ctx context.Context, db DBTX, arg OfferListenedParams) error {
+	_, err := db.Exec(ctx, offerListened,
+		arg.TenantID,
+		arg.SessionID,
+		arg.NodeID,
+		arg.ReportSeconds,
+		arg.AttemptIds,
+		arg.DeliveryIds,
+		arg.Attempts,
+		arg.Offered,
+	)
+	return err
+}
+
 const resumeListenSession = `-- name: ResumeListenSession :one
-update listen_sessions set seen_at = now() where tenant_id = $1 and session_id = $2
+update listen_sessions set seen_at = now(), stream_id = $1::uuid where tenant_id = $2 and session_id = $3
 returning destination_id, max_in_flight
 `
 
@@ -189,19 +296,102 @@ type ResumeListenSessionRow struct {
 }
 
 // Primary key.
-func (q *Queries) ResumeListenSession(ctx context.Context, db DBTX, tenantID uuid.UUID, sessionID uuid.UUID) (ResumeListenSessionRow, error) {
-	row := db.QueryRow(ctx, resumeListenSession, tenantID, sessionID)
+func (q *Queries) ResumeListenSession(ctx context.Context, db DBTX, streamID uuid.UUID, tenantID uuid.UUID, sessionID uuid.UUID) (ResumeListenSessionRow, error) {
+	row := db.QueryRow(ctx, resumeListenSession, streamID, tenantID, sessionID)
 	var i ResumeListenSessionRow
 	err := row.Scan(&i.DestinationID, &i.MaxInFlight)
 	return i, err
 }
 
-const touchListenSession = `-- name: TouchListenSession :exec
-update listen_sessions set seen_at = now() where tenant_id = $1 and session_id = $2
+const settleListened = `-- name: SettleListened :many
+with settled as (
+  update listen_attempts a set settled_by = $1::uuid
+  where a.tenant_id = $2::uuid and a.attempt_id = any($3::uuid[]) and a.session_id = $4::uuid
+    and a.settled_by is null and (a.report_until > now() or $5::boolean)
+  returning a.attempt_id, a.delivery_id, a.attempts, a.lease_owner, a.offered
+), leased as (
+  update delivery_queue q set lease_owner = $1::uuid
+  from settled s
+  where q.tenant_id = $2::uuid and q.delivery_id = any(array(select delivery_id from settled))
+    and q.delivery_id = s.delivery_id and q.attempts = s.attempts and q.lease_owner = s.lease_owner and q.lost_owner is null
+  returning s.attempt_id
+), cancelled as (
+  update cancelled_leases c set lease_owner = $1::uuid
+  from settled s
+  where c.tenant_id = $2::uuid and c.delivery_id = s.delivery_id and c.attempts = s.attempts and c.lease_owner = s.lease_owner
+  returning s.attempt_id
+)
+select s.attempt_id, s.offered from settled s
+where s.attempt_id in (select attempt_id from leased union all select attempt_id from cancelled)
 `
 
-// While a stream is open, a few times in the time that a session outlives it. Primary key.
-func (q *Queries) TouchListenSession(ctx context.Context, db DBTX, tenantID uuid.UUID, sessionID uuid.UUID) error {
-	_, err := db.Exec(ctx, touchListenSession, tenantID, sessionID)
-	return err
+type SettleListenedParams struct {
+	NodeID     uuid.UUID
+	TenantID   uuid.UUID
+	AttemptIds []uuid.UUID
+	SessionID  uuid.UUID
+	Overdue    bool
+}
+
+type SettleListenedRow struct {
+	AttemptID uuid.UUID
+	Offered   []byte
+}
+
+// Takes over attempts of a session to record their results, whichever node sent them: each once, and with its lease. What is past
+// its time is left to the node that sent it (overdue). An attempt whose lease was lost is settled and not returned: whoever has
+// the lease has recorded it as unknown, or will. Cancelled under way, it is recorded still. Primary keys.
+func (q *Queries) SettleListened(ctx context.Context, db DBTX, arg SettleListenedParams) ([]SettleListenedRow, error) {
+	rows, err := db.Query(ctx, settleListened,
+		arg.NodeID,
+		arg.TenantID,
+		arg.AttemptIds,
+		arg.SessionID,
+		arg.Overdue,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SettleListenedRow
+	for rows.Next() {
+		var i SettleListenedRow
+		if err := rows.Scan(&i.AttemptID, &i.Offered); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const touchListenSessions = `-- name: TouchListenSessions :many
+update listen_sessions l set seen_at = now()
+from rows from (unnest($1::uuid[]), unnest($2::uuid[]), unnest($3::uuid[])) as u(tenant_id, session_id, stream_id)
+where l.tenant_id = u.tenant_id and l.session_id = u.session_id and l.stream_id = u.stream_id
+returning u.stream_id::uuid
+`
+
+// While streams are open, several times in the time that a session outlives its own. Returns those streams that their sessions
+// still have. Primary key.
+func (q *Queries) TouchListenSessions(ctx context.Context, db DBTX, tenantIds []uuid.UUID, sessionIds []uuid.UUID, streamIds []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, touchListenSessions, tenantIds, sessionIds, streamIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var u_stream_id uuid.UUID
+		if err := rows.Scan(&u_stream_id); err != nil {
+			return nil, err
+		}
+		items = append(items, u_stream_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -106,7 +106,7 @@ func (l *localListener) run(ctx context.Context) error {
 
 func (l *localListener) began(session *kapselv1.ListenSession) {
 	if session.Secret != "" {
-		fmt.Fprintf(l.cmd.ErrOrStderr(), "listening; webhooks are signed with %s\n", session.Secret)
+		fmt.Fprintf(l.cmd.ErrOrStderr(), "listening; webhooks are signed with %s; --session %s resumes\n", session.Secret, session.Id)
 	}
 	l.request.SessionId = session.Id
 }

@@ -314,7 +314,7 @@ func TestListenForwardsAndTailFollows(t *testing.T) {
 	if err := stopListen(); err != nil {
 		t.Errorf("listen: %v", err)
 	}
-	listen.waitFor(t, "--session lsn_")
+	listen.waitFor(t, "resume within 10 minutes: kapsel listen --forward "+app.URL+"/hooks --session lsn_")
 	if err := stopTail(); err != nil {
 		t.Errorf("tail: %v", err)
 	}

@@ -18,7 +18,7 @@ const probeMargin = 5 * time.Second
 func (h *Holder) probe(ctx context.Context, snapshot *route.Snapshot, held map[int64]bool) error {
 	var failed []error
 	for _, a := range h.health.all() {
-		if !a.shut.Load() || !held[heldUntil(a.destinationID).UnixMicro()] {
+		if !a.shut.Load() || !held[HeldUntil(a.destinationID).UnixMicro()] {
 			continue
 		}
 		destination := snapshot.Destination(a.destinationID)
@@ -41,7 +41,7 @@ func (h *Holder) probe(ctx context.Context, snapshot *route.Snapshot, held map[i
 func (h *Holder) probeOne(ctx context.Context, snapshot *route.Snapshot, destination *route.Destination, a *account, generation int64) error {
 	patience, started := destination.Timeout+probeMargin, time.Now()
 	rows, err := h.db.ClaimProbe(ctx, h.db.Engine(), store.ClaimProbeParams{
-		NodeID: h.dispatcher.nodeID, LeaseSeconds: h.claimer.lease.Seconds(), HeldUntil: heldUntil(destination.ID),
+		NodeID: h.dispatcher.nodeID, LeaseSeconds: h.claimer.lease.Seconds(), HeldUntil: HeldUntil(destination.ID),
 		TenantID: destination.TenantID, DestinationID: destination.ID, ProbeSeconds: patience.Seconds(), Generation: generation,
 	})
 	if err != nil {

@@ -47,7 +47,8 @@ type Dispatcher struct {
 	heldBytes atomic.Int64
 	lanes     sync.Map // destination id → *lane
 	turns     *turns
-	listened  sync.Map // destination id → chan struct{} of the stream that listens on this node
+	listened  sync.Map // destination id → *Listener of this node
+	notices   *listenNotices
 	stopped   atomic.Bool
 	elsewhere bool // other nodes send
 	busy      sync.WaitGroup
@@ -58,7 +59,7 @@ type Dispatcher struct {
 
 // NewDispatcher makes a dispatcher whose results go to recorder.
 func NewDispatcher(nodeID uuid.UUID, sender *Sender, recorder *ledger.Recorder, leases *Leases, log *slog.Logger) *Dispatcher {
-	return &Dispatcher{nodeID: nodeID, sender: sender, recorder: recorder, leases: leases, health: newHealth(), turns: newTurns(), log: log}
+	return &Dispatcher{nodeID: nodeID, sender: sender, recorder: recorder, leases: leases, health: newHealth(), turns: newTurns(), notices: newListenNotices(), log: log}
 }
 
 // SetBreakerPause sets how long circuit breakers stay open at first. It must be called before anything is held.
@@ -258,16 +259,6 @@ func (d *Dispatcher) Stop(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-}
-
-// NoteListened says that something was committed for a listening destination. It does not block.
-func (d *Dispatcher) NoteListened(destinationID uuid.UUID) {
-	if wake, found := d.listened.Load(destinationID); found {
-		select {
-		case wake.(chan struct{}) <- struct{}{}:
-		default:
-		}
 	}
 }
 

@@ -79,7 +79,7 @@ func TestBreakerOpensAfterFiveFailuresAndNothingIsSentThen(t *testing.T) {
 	n.openBreaker(h, destination)
 	eventually(t, "all are held", func() bool {
 		n.step(h)
-		return n.count("select count(*) from delivery_queue where due_at = $1 and lease_owner is null", heldUntil(destination)) == 20
+		return n.count("select count(*) from delivery_queue where due_at = $1 and lease_owner is null", HeldUntil(destination)) == 20
 	})
 	n.step(h)
 	if got := sink.requests.Load(); got != 5 {

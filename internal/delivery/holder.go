@@ -34,9 +34,9 @@ const (
 // heldFrom is before every moment at which something is held. No delivery is really due that late.
 var heldFrom = time.Date(3000, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// heldUntil is the moment that stands for a destination in the queue's order: its deliveries are found there again by the
+// HeldUntil is the moment that stands for a destination in the queue's order: its deliveries are found there again by the
 // one index that the queue has. Its 40 bits are random bits of a UUIDv7.
-func heldUntil(destinationID uuid.UUID) time.Time {
+func HeldUntil(destinationID uuid.UUID) time.Time {
 	bits := binary.BigEndian.Uint64(destinationID[8:]) & (1<<40 - 1)
 	return heldFrom.Add(time.Duration(bits) * time.Microsecond)
 }
@@ -143,7 +143,7 @@ func holdInPages(destinationIDs []uuid.UUID, page func(moments []time.Time) (hel
 	}
 	moments := make([]time.Time, len(destinationIDs))
 	for i, destinationID := range destinationIDs {
-		moments[i] = heldUntil(destinationID)
+		moments[i] = HeldUntil(destinationID)
 	}
 	for range maxHoldSteps {
 		if held, err := page(moments); err != nil || held == 0 {
@@ -191,7 +191,7 @@ func (h *Holder) release(ctx context.Context, snapshot *route.Snapshot, held map
 	paces := make(map[uuid.UUID]releasePace)
 	if len(held) > 0 {
 		for _, destination := range snapshot.ActiveDestinations() {
-			if !held[heldUntil(destination.ID).UnixMicro()] {
+			if !held[HeldUntil(destination.ID).UnixMicro()] {
 				continue
 			}
 			if pauses := h.health.pauses(destination.ID); pauses > 0 {
@@ -207,7 +207,7 @@ func (h *Holder) release(ctx context.Context, snapshot *route.Snapshot, held map
 			if n = min(n, h.dispatcher.laneRoom(destination, false)); n <= 0 {
 				continue // its lane is full: it comes back as that gets room
 			}
-			if _, err := h.db.ReleaseHeld(ctx, h.db.Engine(), heldUntil(destination.ID), destination.ID, int32(n)); err != nil {
+			if _, err := h.db.ReleaseHeld(ctx, h.db.Engine(), HeldUntil(destination.ID), destination.ID, int32(n)); err != nil {
 				return fmt.Errorf("release held deliveries: %w", err)
 			}
 		}

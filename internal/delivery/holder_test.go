@@ -54,7 +54,7 @@ func TestBacklogOfPausedDestinationIsOutOfTheClaimsWay(t *testing.T) {
 		}
 		n.tick(h)
 	}
-	if got := n.count("select count(*) from delivery_queue where due_at = $1 and attempts = 0 and lease_owner is null", heldUntil(paused)); got != backlog {
+	if got := n.count("select count(*) from delivery_queue where due_at = $1 and attempts = 0 and lease_owner is null", HeldUntil(paused)); got != backlog {
 		t.Errorf("%d of %d are held", got, backlog)
 	}
 	for i := range 20 {
@@ -178,7 +178,7 @@ func TestPauseTakesBackWhatWaitsAndResumeSendsEachOnce(t *testing.T) {
 	n.refresh()
 	h := n.holder()
 	n.tick(h)
-	if got := n.count("select count(*) from delivery_queue where due_at = $1 and lease_owner is null", heldUntil(destination)); got != 28 {
+	if got := n.count("select count(*) from delivery_queue where due_at = $1 and lease_owner is null", HeldUntil(destination)); got != 28 {
 		t.Errorf("%d of the 28 that waited are held", got)
 	}
 	close(g.open)
@@ -294,7 +294,7 @@ func TestDeliveryWhoseEventWasRemovedIsCancelled(t *testing.T) {
 func TestMomentsOfDestinationsAreFarAwayAndDiffer(t *testing.T) {
 	seen := make(map[time.Time]bool)
 	for range 1000 {
-		moment := heldUntil(id.New())
+		moment := HeldUntil(id.New())
 		if moment.Before(heldFrom) || seen[moment] || moment.Truncate(time.Microsecond) != moment {
 			t.Fatalf("moment %v", moment)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -13,31 +12,35 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-dev/kapsel/internal/id"
-	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
 // A listening destination is a session of ListenService: what goes to it goes down a stream, to a machine that no URL
 // reaches. Like a paused one it is never active, so that its deliveries are held; the node with the stream takes them from
-// there, and hands what was reported to the ledger. Nothing on the way of other deliveries knows of it.
+// there, and any node hands what was reported to the ledger. Nothing on the way of other deliveries knows of it.
 
 const (
-	// maxListeners is how many streams a node has open at most: each asks the queue ten times a second.
+	// maxListeners is how many streams a node has open at most: each asks the queue four times a second.
 	maxListeners = 100
-	// listenInterval is how often a stream looks for deliveries that no one has told it of: other nodes' and retries.
-	listenInterval = 100 * time.Millisecond
-	// maxListenFront is how many of the queue's newest due rows are looked at for new deliveries.
+	// listenInterval is how often a stream looks for deliveries that no one has told it of, such as retries.
+	listenInterval = 250 * time.Millisecond
+	// maxListenFront is how many of the queue's newest due rows are looked at for retries.
 	maxListenFront = 500
 	// maxListenBytes of payload are taken at once.
 	maxListenBytes = 16 << 20
 	// ReportTime is how long a client has to report.
 	ReportTime = 30 * time.Second
-	// A session outlives its stream for listenSilence. touchInterval, while one is open, is a fraction of that.
+	// lastReports is how long a stopping node waits for reports of what is in flight.
+	lastReports = 3 * time.Second
+	// A session outlives its stream for listenSilence. While one is open, the session is touched in each tendInterval.
 	listenSilence = 10 * time.Minute
-	touchInterval = time.Minute
-	endInterval   = 30 * time.Second
+	tendInterval  = 30 * time.Second
 	maxEnded      = 100
+	// Attempts are remembered for a while after their time, longer than a lease in all, so that a late report is told from
+	// a wrong one.
+	keepListenAttempts = time.Minute
+	maxForgotten       = 10_000
 )
 
 // What Listen and Report refuse.
@@ -45,7 +48,9 @@ var (
 	ErrTooManyListeners = errors.New("the node has as many listening streams as it may have")
 	ErrListenEnded      = errors.New("the session has ended")
 	ErrListenReplaced   = errors.New("the session was resumed by another stream")
-	ErrNotInFlight      = errors.New("the attempt is not in flight on this node")
+	ErrListenStopping   = errors.New("the node is stopping")
+	ErrListenSilent     = errors.New("the client reports nothing")
+	ErrNotInFlight      = errors.New("the attempt waits for no report")
 )
 
 // Listeners are the listening streams of a node.
@@ -54,25 +59,70 @@ type Listeners struct {
 	nodeID     uuid.UUID
 	routes     *route.Table
 	claimer    *Claimer
-	dispatcher *Dispatcher
+	dispatcher *Dispatcher // has the streams, by destination
 	log        *slog.Logger
+	lookAgain  chan struct{} // whether the sessions still have their streams
 
-	mu       sync.Mutex
-	sessions map[uuid.UUID]*Listener
+	mu   sync.Mutex // of Open and Close
+	open map[*Listener]struct{}
 }
 
 // NewListeners makes the Listeners of a node. They claim with claimer and record with dispatcher.
 func NewListeners(db *store.DB, nodeID uuid.UUID, routes *route.Table, claimer *Claimer, dispatcher *Dispatcher, log *slog.Logger) *Listeners {
-	return &Listeners{db: db, nodeID: nodeID, routes: routes, claimer: claimer, dispatcher: dispatcher, log: log, sessions: make(map[uuid.UUID]*Listener)}
+	return &Listeners{
+		db: db, nodeID: nodeID, routes: routes, claimer: claimer, dispatcher: dispatcher, log: log,
+		lookAgain: make(chan struct{}, 1), open: make(map[*Listener]struct{}),
+	}
 }
 
-// Run ends sessions that nobody resumed, until ctx ends. Every node that serves the API does.
+// Run keeps the sessions of this node's streams alive, and ends sessions that nobody resumed, until ctx ends. Every node that
+// serves the API does.
 func (l *Listeners) Run(ctx context.Context) error {
-	return every(ctx, endInterval, func() {
-		if err := l.EndSilent(ctx); err != nil && ctx.Err() == nil {
-			l.log.Warn("listening sessions not ended, trying again", "error", err)
+	ticker := time.NewTicker(tendInterval)
+	defer ticker.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.lookAgain:
+			err = l.touch(ctx)
+		case <-ticker.C:
+			_, forgotten := l.db.DeleteListenAttempts(ctx, l.db.Engine(), keepListenAttempts.Seconds(), maxForgotten)
+			err = errors.Join(l.touch(ctx), l.EndSilent(ctx), forgotten)
 		}
-	})
+		if err != nil && ctx.Err() == nil {
+			l.log.Warn("listening sessions not looked after, trying again", "error", err)
+		}
+	}
+}
+
+// touch says that the sessions have streams, and ends those streams that are not their sessions' newest any more.
+func (l *Listeners) touch(ctx context.Context) error {
+	l.mu.Lock()
+	streams := make(map[uuid.UUID]*Listener, len(l.open))
+	for listener := range l.open {
+		streams[listener.streamID] = listener
+	}
+	l.mu.Unlock()
+	var tenantIDs, sessionIDs, streamIDs []uuid.UUID
+	for streamID, listener := range streams {
+		tenantIDs, sessionIDs, streamIDs = append(tenantIDs, listener.tenantID), append(sessionIDs, listener.session), append(streamIDs, streamID)
+	}
+	if len(streams) == 0 {
+		return nil
+	}
+	newest, err := l.db.TouchListenSessions(ctx, l.db.Engine(), tenantIDs, sessionIDs, streamIDs)
+	if err != nil {
+		return fmt.Errorf("touch listening sessions: %w", err)
+	}
+	for _, streamID := range newest {
+		delete(streams, streamID)
+	}
+	for _, listener := range streams {
+		listener.replace()
+	}
+	return nil
 }
 
 // EndSilent deletes the destinations of sessions that are over: what still waits for them becomes dead letters, as for any other.
@@ -98,171 +148,28 @@ func (l *Listeners) EndSilent(ctx context.Context) error {
 	})
 }
 
-// Offer is one try of a delivery, to be sent down a stream.
-type Offer struct {
-	AttemptID uuid.UUID
-	Job       Job
-	Headers   http.Header
-	Deadline  time.Time
-
-	offered time.Time
+// Stream is a session's stream: its newest, as it is written down.
+type Stream struct {
+	TenantID, SessionID, DestinationID, ID uuid.UUID
+	// MaxInFlight is the largest number of attempts that are sent and not yet reported.
+	MaxInFlight int
 }
 
-// Listener is one open stream of a session.
-type Listener struct {
-	all               *Listeners
-	tenantID, session uuid.UUID
-	destinationID     uuid.UUID
-	maxInFlight       int
-	wake              chan struct{}
-	replaced          chan struct{}
-	touched           time.Time
-
-	mu       sync.Mutex
-	inFlight map[uuid.UUID]*Offer
-}
-
-// Open makes the stream of a session; Close it. One that the session has on this node already ends.
-func (l *Listeners) Open(tenantID, session, destinationID uuid.UUID, maxInFlight int) (*Listener, error) {
+// Open makes the stream of a session; Close it. Those that the session has already end, on whichever node.
+func (l *Listeners) Open(stream Stream) (*Listener, error) {
 	listener := &Listener{
-		all: l, tenantID: tenantID, session: session, destinationID: destinationID, maxInFlight: maxInFlight,
-		wake: make(chan struct{}, 1), replaced: make(chan struct{}), inFlight: make(map[uuid.UUID]*Offer), touched: time.Now(),
+		all: l, tenantID: stream.TenantID, session: stream.SessionID, destinationID: stream.DestinationID, streamID: stream.ID,
+		maxInFlight: stream.MaxInFlight, wake: make(chan struct{}, 1), replaced: make(chan struct{}), inFlight: make(map[uuid.UUID]time.Time),
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if last := l.sessions[session]; last != nil {
-		close(last.replaced)
-	} else if len(l.sessions) >= maxListeners {
+	if len(l.open) >= maxListeners {
 		return nil, ErrTooManyListeners
 	}
-	l.sessions[session] = listener
-	l.dispatcher.listened.Store(destinationID, listener.wake)
+	l.open[listener] = struct{}{}
+	if last, here := l.dispatcher.listened.Swap(stream.DestinationID, listener); here {
+		last.(*Listener).replace()
+	}
+	l.dispatcher.notices.note(stream.DestinationID.String(), noticeOpened, stream.ID.String())
 	return listener, nil
-}
-
-// Close ends the stream. What was sent and not reported may have arrived: it becomes attempts with outcome UNKNOWN.
-func (s *Listener) Close() {
-	s.all.mu.Lock()
-	if s.all.sessions[s.session] == s {
-		delete(s.all.sessions, s.session)
-		s.all.dispatcher.listened.Delete(s.destinationID)
-	}
-	s.all.mu.Unlock()
-	s.mu.Lock()
-	left := s.inFlight
-	s.inFlight = nil
-	s.mu.Unlock()
-	for _, offer := range left {
-		s.record(offer, s.unknown(offer), nil)
-	}
-	s.touched = time.Time{} // the session's time without a stream begins now
-	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
-	defer cancel()
-	s.touch(ctx)
-}
-
-// Run takes deliveries and gives them to send, until ctx ends, send fails, the session ends, or another stream takes over.
-// It calls send at least ten times a second, often without any offers.
-func (s *Listener) Run(ctx context.Context, send func([]*Offer) error) error {
-	ticker := time.NewTicker(listenInterval)
-	defer ticker.Stop()
-	for {
-		s.expire(time.Now())
-		offers, err := s.take(ctx)
-		switch {
-		case errors.Is(err, ErrListenEnded):
-			return err
-		case err != nil && ctx.Err() == nil:
-			s.all.log.Warn("nothing taken for a listening stream, trying again", "destination_id", id.Destination.Text(s.destinationID), "error", err)
-		}
-		if err := send(offers); err != nil {
-			return err
-		}
-		s.touch(ctx)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.replaced:
-			return ErrListenReplaced
-		case <-s.wake:
-		case <-ticker.C:
-		}
-	}
-}
-
-func (s *Listener) touch(ctx context.Context) {
-	if time.Since(s.touched) < touchInterval {
-		return
-	}
-	if err := s.all.db.TouchListenSession(ctx, s.all.db.Engine(), s.tenantID, s.session); err != nil {
-		s.all.log.Warn("listening session not touched, trying again", "error", err)
-		return
-	}
-	s.touched = time.Now()
-}
-
-// take leases what the session has room for.
-func (s *Listener) take(ctx context.Context) ([]*Offer, error) {
-	s.mu.Lock()
-	room := s.maxInFlight - len(s.inFlight)
-	s.mu.Unlock()
-	snapshot := s.all.routes.Snapshot()
-	destination := snapshot.Destination(s.destinationID)
-	if destination == nil && snapshot.Removed(s.destinationID) {
-		return nil, ErrListenEnded
-	}
-	room = min(room, s.all.dispatcher.Room())
-	if destination == nil || !destination.Listens || room <= 0 {
-		return nil, nil
-	}
-	started := time.Now()
-	claimed, err := s.all.db.ClaimListened(ctx, s.all.db.Engine(), store.ClaimListenedParams{
-		NodeID: s.all.nodeID, LeaseSeconds: DefaultLease.Seconds(), HeldUntil: heldUntil(s.destinationID), TenantID: s.tenantID,
-		DestinationID: s.destinationID, MaxRows: int32(room), MaxFront: maxListenFront,
-	})
-	if err != nil || len(claimed) == 0 {
-		return nil, err
-	}
-	rows := make([]store.ClaimDueRow, len(claimed))
-	for i, row := range claimed {
-		rows[i] = store.ClaimDueRow(row)
-	}
-	return s.offer(ctx, destination, rows, started)
-}
-
-// offer makes offers of claimed rows, as far as their payloads may be held; the rest is given back.
-func (s *Listener) offer(ctx context.Context, destination *route.Destination, rows []store.ClaimDueRow, started time.Time) ([]*Offer, error) {
-	var unsent []store.ClaimDueRow
-	defer func() { s.all.claimer.giveBack(ctx, unsent) }()
-	events, err := s.all.claimer.load(ctx, rows, min(maxListenBytes, s.all.dispatcher.RoomBytes()))
-	if err != nil {
-		unsent = rows
-		return nil, err
-	}
-	var offers []*Offer
-	for _, row := range rows {
-		event := events[row.EventID]
-		if event == nil {
-			unsent = append(unsent, row)
-			continue
-		}
-		job := Job{
-			Duty:        ledger.Duty{Event: event, DeliveryID: row.DeliveryID, DestinationID: s.destinationID, Attempts: int(row.Attempts)},
-			Destination: destination, OrderKey: row.OrderKey, LeaseEnds: started.Add(DefaultLease),
-		}
-		now := time.Now()
-		offers = append(offers, &Offer{
-			AttemptID: id.New(), Job: job, Headers: s.all.dispatcher.sender.headers(job, &ledger.Attempt{StartedAt: now}), Deadline: now.Add(ReportTime), offered: now,
-		})
-	}
-	if err := s.all.claimer.cancelVanished(ctx, unsent); err != nil {
-		s.all.log.Warn("deliveries without an event not ended, trying again", "error", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, offer := range offers {
-		s.all.dispatcher.reserve(nil, len(offer.Job.Event.Body))
-		s.inFlight[offer.AttemptID] = offer
-	}
-	return offers, nil
 }

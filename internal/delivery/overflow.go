@@ -48,7 +48,7 @@ func (c *Claimer) putOffExcess(ctx context.Context, snapshot *route.Snapshot, ro
 		kept = append(kept, row)
 	}
 	for destinationID, rows := range excess {
-		until := heldUntil(destinationID)
+		until := HeldUntil(destinationID)
 		c.putOff(ctx, rows, &until)
 	}
 	return kept

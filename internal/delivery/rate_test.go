@@ -156,7 +156,7 @@ func TestBacklogBeyondTheRateStaysInTheQueueAndAllOfItArrives(t *testing.T) {
 	if got := n.dispatcher.held.Load(); got > int64(ahead) {
 		t.Errorf("%d deliveries are in memory, want at most the %d of %v", got, ahead, maxAheadClaimed)
 	}
-	if got := n.count("select count(*) from delivery_queue where due_at = $1 and lease_owner is null", heldUntil(limited)); got != backlog-ahead {
+	if got := n.count("select count(*) from delivery_queue where due_at = $1 and lease_owner is null", HeldUntil(limited)); got != backlog-ahead {
 		t.Errorf("%d rows are put off, want the other %d", got, backlog-ahead)
 	}
 	if got := n.claim(); got != 0 {

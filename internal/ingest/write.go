@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
@@ -183,6 +184,12 @@ func (c *Committer) params(batch []*pending) store.CommitEventsParams {
 					p.DeliveryOrderKeys = append(p.DeliveryOrderKeys, []byte{}) // of those before that are not ordered
 				}
 				p.DeliveryOrderKeys = append(p.DeliveryOrderKeys, d.orderKey)
+			}
+			if d.destination != nil && d.destination.Listens {
+				for len(p.DeliveryHeldUntils) < len(p.DeliveryLeased)-1 {
+					p.DeliveryHeldUntils = append(p.DeliveryHeldUntils, time.Time{}) // of those before that are not held
+				}
+				p.DeliveryHeldUntils = append(p.DeliveryHeldUntils, delivery.HeldUntil(d.destination.ID))
 			}
 		}
 	}

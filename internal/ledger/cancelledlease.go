@@ -182,7 +182,7 @@ func (c *CancelledLeases) event(ctx context.Context, tx pgx.Tx, lease store.Canc
 	if err != nil {
 		return nil, fmt.Errorf("read erased event: %w", err)
 	}
-	event.ReceivedAt, event.Preset, event.ErasedBytes = row.ReceivedAt, row.Verification, row.PayloadBytes
+	event.ReceivedAt, event.Preset, event.AbsentBytes = row.ReceivedAt, row.Verification, row.PayloadBytes
 	event.BodySHA256 = [sha256.Size]byte(row.PayloadSHA256)
 	return event, nil
 }

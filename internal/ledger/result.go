@@ -31,11 +31,11 @@ type Event struct {
 	// Defect says why the event cannot be delivered; empty when it can.
 	Defect     string
 	BodySHA256 [sha256.Size]byte
-	// ErasedBytes is the size of a payload that was erased, of which Body is nil.
-	ErasedBytes int64
+	// AbsentBytes is the size of a payload that was erased, or is not at hand: Body is nil then.
+	AbsentBytes int64
 }
 
-func (e *Event) payloadBytes() uint64 { return uint64(len(e.Body)) + uint64(e.ErasedBytes) }
+func (e *Event) payloadBytes() uint64 { return uint64(len(e.Body)) + uint64(e.AbsentBytes) }
 
 // Duty is the duty to deliver an event, as this node holds it.
 type Duty struct {

@@ -195,14 +195,16 @@ func (n *Node) build(ctx context.Context) error {
 	}
 	follower := newHeadFollower(n.heads, log.With("component", "heads"))
 	authenticator := tenant.NewAuthenticator(n.db)
+	listeners := delivery.NewListeners(n.db, n.id, n.routes, claimer, n.dispatcher, log.With("component", "listeners"))
 	notices := store.NewListener(n.config.DatabaseURL, log.With("component", "notices"), map[string]func(string){
 		"kapsel_routes": func(string) {
 			fault.Pass(fault.NodeNotice)
 			n.routes.Poke()
 		},
-		tenant.NotifyChannel: func(string) { authenticator.Forget() },
-		tlog.NotifyChannel:   follower.Poke,
-		tlog.SealChannel:     n.sealer.Requested,
+		tenant.NotifyChannel:   func(string) { authenticator.Forget() },
+		tlog.NotifyChannel:     follower.Poke,
+		tlog.SealChannel:       n.sealer.Requested,
+		delivery.ListenChannel: listeners.Told,
 	})
 	secure, err := n.openTLS(log)
 	if err != nil {
@@ -212,7 +214,6 @@ func (n *Node) build(ctx context.Context) error {
 		return err
 	}
 	eraser := ledger.NewEraser(n.db, n.id, logID, log.With("component", "eraser"), func(int) { n.sealer.Wake() })
-	listeners := delivery.NewListeners(n.db, n.id, n.routes, claimer, n.dispatcher, log.With("component", "listeners"))
 	watchers := watch.NewHub(n.db, logID, log.With("component", "watch"))
 	n.http = server.NewHTTPServer(server.New(server.Deps{
 		DB: n.db.Requests, Routes: n.routes, Ingest: ingest.New(committer, n.limits), Sources: limit.NewSources(), Keyring: n.keys,
@@ -266,6 +267,7 @@ func (n *Node) build(ctx context.Context) error {
 	n.addFor(RoleSeal, "replayer", ledger.NewReplayer(n.db, log.With("component", "replayer")).Run)
 	n.addFor(RoleDeliver, "cancelled leases", ledger.NewCancelledLeases(n.db, n.id, logID, log.With("component", "cancelled leases"), func(int) { n.sealer.Wake() }).Run)
 	n.addFor(RoleAPI, "listeners", listeners.Run)
+	n.add("listen notices", listeners.Tell)
 	n.addFor(RoleAPI, "watch", watchers.Run)
 	n.addFor(RoleIngest, "committer", committer.Run)
 	n.add("usage", n.limits.Run)

@@ -106,7 +106,7 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapsho
 		}
 		snapshot.destinations[destination.ID] = destination
 		if row.Listens {
-			destination.Listens, destination.Active = destination.Active, false
+			destination.Listens, destination.Active, destination.Ordering = destination.Active, false, Ordering{}
 			snapshot.listen(destination, row.ListenedEndpointIds)
 		} else if endpoint := snapshot.endpoints[destination.EndpointID]; endpoint != nil {
 			endpoint.Destinations = append(endpoint.Destinations, destination)

@@ -124,6 +124,8 @@ const (
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 92
 	// UNAVAILABLE (503 of /ingest and /log): this node has not the role that serves this. Send again; another node takes it.
 	ErrorReason_ERROR_REASON_SERVED_ELSEWHERE ErrorReason = 93
+	// UNAVAILABLE: a listening client reported nothing in the time of an attempt, so it is taken for gone. Resume the session.
+	ErrorReason_ERROR_REASON_LISTENER_SILENT ErrorReason = 94
 	// UNAUTHENTICATED (401 of /ingest): the source's signature is missing.
 	ErrorReason_ERROR_REASON_SIGNATURE_MISSING ErrorReason = 100
 	// UNAUTHENTICATED (401 of /ingest): the source's signature is not that of any of the endpoint's secrets.
@@ -183,6 +185,7 @@ var (
 		91:  "ERROR_REASON_STORE_UNAVAILABLE",
 		92:  "ERROR_REASON_SHUTTING_DOWN",
 		93:  "ERROR_REASON_SERVED_ELSEWHERE",
+		94:  "ERROR_REASON_LISTENER_SILENT",
 		100: "ERROR_REASON_SIGNATURE_MISSING",
 		101: "ERROR_REASON_SIGNATURE_INVALID",
 		102: "ERROR_REASON_TIMESTAMP_INVALID",
@@ -235,6 +238,7 @@ var (
 		"ERROR_REASON_STORE_UNAVAILABLE":        91,
 		"ERROR_REASON_SHUTTING_DOWN":            92,
 		"ERROR_REASON_SERVED_ELSEWHERE":         93,
+		"ERROR_REASON_LISTENER_SILENT":          94,
 		"ERROR_REASON_SIGNATURE_MISSING":        100,
 		"ERROR_REASON_SIGNATURE_INVALID":        101,
 		"ERROR_REASON_TIMESTAMP_INVALID":        102,
@@ -273,7 +277,7 @@ var File_kapsel_v1_error_proto protoreflect.FileDescriptor
 
 const file_kapsel_v1_error_proto_rawDesc = "" +
 	"\n" +
-	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\xc8\r\n" +
+	"\x15kapsel/v1/error.proto\x12\tkapsel.v1*\xea\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\x01\x12\x1e\n" +
@@ -321,7 +325,8 @@ const file_kapsel_v1_error_proto_rawDesc = "" +
 	"\x17ERROR_REASON_OVERLOADED\x10Z\x12\"\n" +
 	"\x1eERROR_REASON_STORE_UNAVAILABLE\x10[\x12\x1e\n" +
 	"\x1aERROR_REASON_SHUTTING_DOWN\x10\\\x12!\n" +
-	"\x1dERROR_REASON_SERVED_ELSEWHERE\x10]\x12\"\n" +
+	"\x1dERROR_REASON_SERVED_ELSEWHERE\x10]\x12 \n" +
+	"\x1cERROR_REASON_LISTENER_SILENT\x10^\x12\"\n" +
 	"\x1eERROR_REASON_SIGNATURE_MISSING\x10d\x12\"\n" +
 	"\x1eERROR_REASON_SIGNATURE_INVALID\x10e\x12\"\n" +
 	"\x1eERROR_REASON_TIMESTAMP_INVALID\x10f\x12'\n" +

@@ -752,10 +752,10 @@ const file_kapsel_v1_listen_proto_rawDesc = "" +
 	"\afailure\x18\x01 \x01(\x0e2\x17.kapsel.leaf.v1.FailureB\x15\xe0A\x02\xbaH\x0f\x82\x01\f\x18\x01\x18\x02\x18\x03\x18\x04\x18\x05\x18\tR\afailure\x12\"\n" +
 	"\amessage\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\amessage\">\n" +
 	"\x0eReportResponse\x12,\n" +
-	"\aattempt\x18\x01 \x01(\v2\x12.kapsel.v1.AttemptR\aattempt2\x93\x01\n" +
+	"\aattempt\x18\x01 \x01(\v2\x12.kapsel.v1.AttemptR\aattempt2\x96\x01\n" +
 	"\rListenService\x12A\n" +
-	"\x06Listen\x12\x18.kapsel.v1.ListenRequest\x1a\x19.kapsel.v1.ListenResponse\"\x000\x01\x12?\n" +
-	"\x06Report\x12\x18.kapsel.v1.ReportRequest\x1a\x19.kapsel.v1.ReportResponse\"\x00B5Z3github.com/kapsel-dev/kapsel/gen/kapsel/v1;kapselv1b\x06proto3"
+	"\x06Listen\x12\x18.kapsel.v1.ListenRequest\x1a\x19.kapsel.v1.ListenResponse\"\x000\x01\x12B\n" +
+	"\x06Report\x12\x18.kapsel.v1.ReportRequest\x1a\x19.kapsel.v1.ReportResponse\"\x03\x90\x02\x02B5Z3github.com/kapsel-dev/kapsel/gen/kapsel/v1;kapselv1b\x06proto3"
 
 var (
 	file_kapsel_v1_listen_proto_rawDescOnce sync.Once

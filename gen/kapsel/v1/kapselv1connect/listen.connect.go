@@ -40,9 +40,10 @@ var (
 	})
 	listenServiceReportSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
-			StreamType: connect.StreamTypeUnary,
-			Schema:     v1.File_kapsel_v1_listen_proto.Services().ByName("ListenService").Methods().ByName("Report"),
-			Procedure:  ListenServiceReportProcedure,
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_kapsel_v1_listen_proto.Services().ByName("ListenService").Methods().ByName("Report"),
+			Procedure:        ListenServiceReportProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
 )
@@ -51,17 +52,22 @@ var (
 type ListenServiceClient interface {
 	// Listen opens a session and streams its deliveries. One that was sent and not reported when the stream breaks is an
 	// attempt with outcome UNKNOWN, since the app may have got it; it stays pending, as all that were not sent do, and comes
-	// again when the session is resumed. A session that is not resumed within 10 minutes ends as if its destination were
-	// deleted: what is pending becomes dead letters (DESTINATION_GONE). A session has one stream: the newest one, which ends
-	// those before. A tenant has at most 10 sessions; they count as destinations.
+	// again when the session is resumed, on any node. A session that is not resumed within 10 minutes ends as if its
+	// destination were deleted: what is pending becomes dead letters (DESTINATION_GONE). A session has one stream: the newest
+	// one, which ends those before. A tenant has at most 10 sessions; they count as destinations. A node that stops sends
+	// nothing more, waits up to 3 s for reports of what it sent, and ends the stream.
 	//
-	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND, LISTEN_SESSION_NOT_FOUND), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED), UNAVAILABLE
-	// (SHUTTING_DOWN): resume.
+	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND; LISTEN_SESSION_NOT_FOUND: the session has ended, or has a newer stream),
+	// RESOURCE_EXHAUSTED (QUOTA_EXCEEDED), UNAVAILABLE (SHUTTING_DOWN; LISTENER_SILENT: nothing was reported in the time of an
+	// attempt): resume.
 	Listen(context.Context, *v1.ListenRequest) (ListenServiceListenClientStream, error)
-	// Report gives the result of one delivery that Listen sent, to the node that sent it: behind a load balancer, over the
-	// same connection. Reporting the same result twice is no error.
+	// Report gives the result of one delivery that Listen sent. Any node takes it, whichever one has the stream, also when
+	// that one was lost a moment ago. The first result that comes by the report_deadline is the attempt's, and is committed
+	// when the call returns; reporting the same result again is no error, so the call may be repeated. What comes later, or
+	// after the stream broke, changes nothing.
 	//
-	// Errors: NOT_FOUND (LISTEN_SESSION_NOT_FOUND, ATTEMPT_NOT_FOUND), FAILED_PRECONDITION (REPORT_TOO_LATE).
+	// Errors: NOT_FOUND (LISTEN_SESSION_NOT_FOUND, ATTEMPT_NOT_FOUND), FAILED_PRECONDITION (REPORT_TOO_LATE: the attempt was
+	// recorded with another result, or is over without one and the delivery is tried again).
 	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)
 }
 
@@ -95,17 +101,22 @@ func (s ListenServiceListenClientStream) Close() error {
 type ListenServiceHandler interface {
 	// Listen opens a session and streams its deliveries. One that was sent and not reported when the stream breaks is an
 	// attempt with outcome UNKNOWN, since the app may have got it; it stays pending, as all that were not sent do, and comes
-	// again when the session is resumed. A session that is not resumed within 10 minutes ends as if its destination were
-	// deleted: what is pending becomes dead letters (DESTINATION_GONE). A session has one stream: the newest one, which ends
-	// those before. A tenant has at most 10 sessions; they count as destinations.
+	// again when the session is resumed, on any node. A session that is not resumed within 10 minutes ends as if its
+	// destination were deleted: what is pending becomes dead letters (DESTINATION_GONE). A session has one stream: the newest
+	// one, which ends those before. A tenant has at most 10 sessions; they count as destinations. A node that stops sends
+	// nothing more, waits up to 3 s for reports of what it sent, and ends the stream.
 	//
-	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND, LISTEN_SESSION_NOT_FOUND), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED), UNAVAILABLE
-	// (SHUTTING_DOWN): resume.
+	// Errors: NOT_FOUND (ENDPOINT_NOT_FOUND; LISTEN_SESSION_NOT_FOUND: the session has ended, or has a newer stream),
+	// RESOURCE_EXHAUSTED (QUOTA_EXCEEDED), UNAVAILABLE (SHUTTING_DOWN; LISTENER_SILENT: nothing was reported in the time of an
+	// attempt): resume.
 	Listen(context.Context, *v1.ListenRequest, ListenServiceListenServerStream) error
-	// Report gives the result of one delivery that Listen sent, to the node that sent it: behind a load balancer, over the
-	// same connection. Reporting the same result twice is no error.
+	// Report gives the result of one delivery that Listen sent. Any node takes it, whichever one has the stream, also when
+	// that one was lost a moment ago. The first result that comes by the report_deadline is the attempt's, and is committed
+	// when the call returns; reporting the same result again is no error, so the call may be repeated. What comes later, or
+	// after the stream broke, changes nothing.
 	//
-	// Errors: NOT_FOUND (LISTEN_SESSION_NOT_FOUND, ATTEMPT_NOT_FOUND), FAILED_PRECONDITION (REPORT_TOO_LATE).
+	// Errors: NOT_FOUND (LISTEN_SESSION_NOT_FOUND, ATTEMPT_NOT_FOUND), FAILED_PRECONDITION (REPORT_TOO_LATE: the attempt was
+	// recorded with another result, or is over without one and the delivery is tried again).
 	Report(context.Context, *v1.ReportRequest) (*v1.ReportResponse, error)
 }
 

@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file kapsel/v1/listen.proto.
  */
 export const file_kapsel_v1_listen: GenFile = /*@__PURE__*/
-  fileDesc("ChZrYXBzZWwvdjEvbGlzdGVuLnByb3RvEglrYXBzZWwudjEikAEKDUxpc3RlblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIUCgxlbmRwb2ludF9pZHMYAiADKAkSEwoLZXZlbnRfdHlwZXMYAyADKAkSEwoLZm9yd2FyZF91cmwYBCABKAkSFAoMZGlzcGxheV9uYW1lGAUgASgJEhUKDW1heF9pbl9mbGlnaHQYBiABKAUioQEKDkxpc3RlblJlc3BvbnNlEisKB3Nlc3Npb24YASABKAsyGC5rYXBzZWwudjEuTGlzdGVuU2Vzc2lvbkgAEi0KCGRlbGl2ZXJ5GAIgASgLMhkua2Fwc2VsLnYxLkxpc3RlbkRlbGl2ZXJ5SAASKQoJaGVhcnRiZWF0GAMgASgLMhQua2Fwc2VsLnYxLkhlYXJ0YmVhdEgAQggKBnVwZGF0ZSJDCg1MaXN0ZW5TZXNzaW9uEgoKAmlkGAEgASgJEhYKDmRlc3RpbmF0aW9uX2lkGAIgASgJEg4KBnNlY3JldBgDIAEoCSLUAQoOTGlzdGVuRGVsaXZlcnkSEgoKYXR0ZW1wdF9pZBgBIAEoCRITCgtkZWxpdmVyeV9pZBgCIAEoCRIfCgVldmVudBgDIAEoCzIQLmthcHNlbC52MS5FdmVudBIOCgZudW1iZXIYBCABKAUSIgoHaGVhZGVycxgFIAMoCzIRLmthcHNlbC52MS5IZWFkZXISDwoHcGF5bG9hZBgGIAEoDBIzCg9yZXBvcnRfZGVhZGxpbmUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIvYBCg1SZXBvcnRSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSEgoKYXR0ZW1wdF9pZBgCIAEoCRIpCgZhbnN3ZXIYAyABKAsyFy5rYXBzZWwudjEuTGlzdGVuQW5zd2VySAASKwoHZmFpbHVyZRgEIAEoCzIYLmthcHNlbC52MS5MaXN0ZW5GYWlsdXJlSAASLgoKc3RhcnRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoIZHVyYXRpb24YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCAoGcmVzdWx0InUKDExpc3RlbkFuc3dlchITCgtzdGF0dXNfY29kZRgBIAEoBRITCgtib2R5X3NoYTI1NhgCIAEoDBISCgpib2R5X2J5dGVzGAMgASgDEhQKDGJvZHlfZXhjZXJwdBgEIAEoDBIRCgl0cnVuY2F0ZWQYBSABKAgiSgoNTGlzdGVuRmFpbHVyZRIoCgdmYWlsdXJlGAEgASgOMhcua2Fwc2VsLmxlYWYudjEuRmFpbHVyZRIPCgdtZXNzYWdlGAIgASgJIjUKDlJlcG9ydFJlc3BvbnNlEiMKB2F0dGVtcHQYASABKAsyEi5rYXBzZWwudjEuQXR0ZW1wdDKPAQoNTGlzdGVuU2VydmljZRI/CgZMaXN0ZW4SGC5rYXBzZWwudjEuTGlzdGVuUmVxdWVzdBoZLmthcHNlbC52MS5MaXN0ZW5SZXNwb25zZTABEj0KBlJlcG9ydBIYLmthcHNlbC52MS5SZXBvcnRSZXF1ZXN0Ghkua2Fwc2VsLnYxLlJlcG9ydFJlc3BvbnNlQjVaM2dpdGh1Yi5jb20va2Fwc2VsLWRldi9rYXBzZWwvZ2VuL2thcHNlbC92MTtrYXBzZWx2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_kapsel_leaf_v1_leaf, file_kapsel_v1_common, file_kapsel_v1_delivery, file_kapsel_v1_event]);
+  fileDesc("ChZrYXBzZWwvdjEvbGlzdGVuLnByb3RvEglrYXBzZWwudjEikAEKDUxpc3RlblJlcXVlc3QSEgoKc2Vzc2lvbl9pZBgBIAEoCRIUCgxlbmRwb2ludF9pZHMYAiADKAkSEwoLZXZlbnRfdHlwZXMYAyADKAkSEwoLZm9yd2FyZF91cmwYBCABKAkSFAoMZGlzcGxheV9uYW1lGAUgASgJEhUKDW1heF9pbl9mbGlnaHQYBiABKAUioQEKDkxpc3RlblJlc3BvbnNlEisKB3Nlc3Npb24YASABKAsyGC5rYXBzZWwudjEuTGlzdGVuU2Vzc2lvbkgAEi0KCGRlbGl2ZXJ5GAIgASgLMhkua2Fwc2VsLnYxLkxpc3RlbkRlbGl2ZXJ5SAASKQoJaGVhcnRiZWF0GAMgASgLMhQua2Fwc2VsLnYxLkhlYXJ0YmVhdEgAQggKBnVwZGF0ZSJDCg1MaXN0ZW5TZXNzaW9uEgoKAmlkGAEgASgJEhYKDmRlc3RpbmF0aW9uX2lkGAIgASgJEg4KBnNlY3JldBgDIAEoCSLUAQoOTGlzdGVuRGVsaXZlcnkSEgoKYXR0ZW1wdF9pZBgBIAEoCRITCgtkZWxpdmVyeV9pZBgCIAEoCRIfCgVldmVudBgDIAEoCzIQLmthcHNlbC52MS5FdmVudBIOCgZudW1iZXIYBCABKAUSIgoHaGVhZGVycxgFIAMoCzIRLmthcHNlbC52MS5IZWFkZXISDwoHcGF5bG9hZBgGIAEoDBIzCg9yZXBvcnRfZGVhZGxpbmUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIvYBCg1SZXBvcnRSZXF1ZXN0EhIKCnNlc3Npb25faWQYASABKAkSEgoKYXR0ZW1wdF9pZBgCIAEoCRIpCgZhbnN3ZXIYAyABKAsyFy5rYXBzZWwudjEuTGlzdGVuQW5zd2VySAASKwoHZmFpbHVyZRgEIAEoCzIYLmthcHNlbC52MS5MaXN0ZW5GYWlsdXJlSAASLgoKc3RhcnRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoIZHVyYXRpb24YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCAoGcmVzdWx0InUKDExpc3RlbkFuc3dlchITCgtzdGF0dXNfY29kZRgBIAEoBRITCgtib2R5X3NoYTI1NhgCIAEoDBISCgpib2R5X2J5dGVzGAMgASgDEhQKDGJvZHlfZXhjZXJwdBgEIAEoDBIRCgl0cnVuY2F0ZWQYBSABKAgiSgoNTGlzdGVuRmFpbHVyZRIoCgdmYWlsdXJlGAEgASgOMhcua2Fwc2VsLmxlYWYudjEuRmFpbHVyZRIPCgdtZXNzYWdlGAIgASgJIjUKDlJlcG9ydFJlc3BvbnNlEiMKB2F0dGVtcHQYASABKAsyEi5rYXBzZWwudjEuQXR0ZW1wdDKUAQoNTGlzdGVuU2VydmljZRI/CgZMaXN0ZW4SGC5rYXBzZWwudjEuTGlzdGVuUmVxdWVzdBoZLmthcHNlbC52MS5MaXN0ZW5SZXNwb25zZTABEkIKBlJlcG9ydBIYLmthcHNlbC52MS5SZXBvcnRSZXF1ZXN0Ghkua2Fwc2VsLnYxLlJlcG9ydFJlc3BvbnNlIgOQAgJCNVozZ2l0aHViLmNvbS9rYXBzZWwtZGV2L2thcHNlbC9nZW4va2Fwc2VsL3YxO2thcHNlbHYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_kapsel_leaf_v1_leaf, file_kapsel_v1_common, file_kapsel_v1_delivery, file_kapsel_v1_event]);
 
 /**
  * ListenRequest opens or resumes a session.
@@ -397,12 +397,14 @@ export const ListenService: GenService<{
   /**
    * Listen opens a session and streams its deliveries. One that was sent and not reported when the stream breaks is an
    * attempt with outcome UNKNOWN, since the app may have got it; it stays pending, as all that were not sent do, and comes
-   * again when the session is resumed. A session that is not resumed within 10 minutes ends as if its destination were
-   * deleted: what is pending becomes dead letters (DESTINATION_GONE). A session has one stream: the newest one, which ends
-   * those before. A tenant has at most 10 sessions; they count as destinations.
+   * again when the session is resumed, on any node. A session that is not resumed within 10 minutes ends as if its
+   * destination were deleted: what is pending becomes dead letters (DESTINATION_GONE). A session has one stream: the newest
+   * one, which ends those before. A tenant has at most 10 sessions; they count as destinations. A node that stops sends
+   * nothing more, waits up to 3 s for reports of what it sent, and ends the stream.
    *
-   * Errors: NOT_FOUND (ENDPOINT_NOT_FOUND, LISTEN_SESSION_NOT_FOUND), RESOURCE_EXHAUSTED (QUOTA_EXCEEDED), UNAVAILABLE
-   * (SHUTTING_DOWN): resume.
+   * Errors: NOT_FOUND (ENDPOINT_NOT_FOUND; LISTEN_SESSION_NOT_FOUND: the session has ended, or has a newer stream),
+   * RESOURCE_EXHAUSTED (QUOTA_EXCEEDED), UNAVAILABLE (SHUTTING_DOWN; LISTENER_SILENT: nothing was reported in the time of an
+   * attempt): resume.
    *
    * @generated from rpc kapsel.v1.ListenService.Listen
    */
@@ -412,10 +414,13 @@ export const ListenService: GenService<{
     output: typeof ListenResponseSchema;
   },
   /**
-   * Report gives the result of one delivery that Listen sent, to the node that sent it: behind a load balancer, over the
-   * same connection. Reporting the same result twice is no error.
+   * Report gives the result of one delivery that Listen sent. Any node takes it, whichever one has the stream, also when
+   * that one was lost a moment ago. The first result that comes by the report_deadline is the attempt's, and is committed
+   * when the call returns; reporting the same result again is no error, so the call may be repeated. What comes later, or
+   * after the stream broke, changes nothing.
    *
-   * Errors: NOT_FOUND (LISTEN_SESSION_NOT_FOUND, ATTEMPT_NOT_FOUND), FAILED_PRECONDITION (REPORT_TOO_LATE).
+   * Errors: NOT_FOUND (LISTEN_SESSION_NOT_FOUND, ATTEMPT_NOT_FOUND), FAILED_PRECONDITION (REPORT_TOO_LATE: the attempt was
+   * recorded with another result, or is over without one and the delivery is tried again).
    *
    * @generated from rpc kapsel.v1.ListenService.Report
    */
