@@ -18,8 +18,13 @@ func TestMain(m *testing.M) { Main(m) }
 
 var migrations int
 
-func migrateNotes(ctx context.Context, dsn string) error {
+// countedMigration is of one test alone, so that it runs once a process, however often the tests run.
+func countedMigration(ctx context.Context, dsn string) error {
 	migrations++
+	return migrateNotes(ctx, dsn)
+}
+
+func migrateNotes(ctx context.Context, dsn string) error {
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
 		return err
@@ -53,7 +58,7 @@ func TestEachTestHasItsOwnMigratedDatabase(t *testing.T) {
 		for range cap(seen) {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
-				dsn := New(t, migrateNotes)
+				dsn := New(t, countedMigration)
 				seen <- dsn
 				conn := connect(t, dsn)
 				if _, err := conn.Exec(t.Context(), "insert into notes values ('mine')"); err != nil {
