@@ -68,11 +68,11 @@ func (s *ingestService) accept(ctx context.Context, principal tenant.Principal, 
 	if err != nil {
 		return nil, noSuchEndpoint()
 	}
-	endpoint, err := s.finder.find(ctx, endpointID)
+	endpoint, err := s.finder.findOf(ctx, endpointID, principal.TenantID)
 	if err != nil {
 		return nil, err
 	}
-	if endpoint == nil || endpoint.TenantID != principal.TenantID {
+	if endpoint == nil {
 		return nil, noSuchEndpoint()
 	}
 	if !endpoint.Enabled {
