@@ -12,6 +12,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	kapsel "github.com/kapsel-dev/kapsel/sdk/go"
 	"github.com/kapsel-dev/kapsel/sdk/go/logclient"
 	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
@@ -115,7 +116,10 @@ func (f *logFlags) auditPackages(ctx context.Context, client logclient.Client, h
 	if err != nil {
 		return 0, usageError(err)
 	}
-	c := newClient(u.Scheme+"://"+u.Host, f.apiKey)
+	c, err := kapsel.New(u.Scheme+"://"+u.Host, kapsel.WithAPIKey(f.apiKey))
+	if err != nil {
+		return 0, usageError(err)
+	}
 	var checked string
 	err = exportAll(ctx, c, &kapselv1.ExportProofPackagesRequest{Recorded: &kapselv1.TimeRange{}}, func(p *kapselv1.ProofPackage) error {
 		report, err := verify.Verify(p.Json, verify.Options{TrustedKeys: client.Keys})

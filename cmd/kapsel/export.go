@@ -4,23 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	kapsel "github.com/kapsel-dev/kapsel/sdk/go"
 	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
 
-// A stream that breaks off is resumed so often without any progress in between.
+// A stream that breaks off is tried so often without any progress in between, after waits of up to so long.
 const (
-	exportRetries = 5
-	exportPause   = time.Second
+	exportTries = 6
+	exportWait  = 2 * time.Second
 )
 
 func newExport() *cobra.Command {
@@ -53,15 +52,14 @@ file offline with kapsel verify.`,
 			if !end.IsZero() {
 				request.Recorded.EndTime = timestamppb.New(end)
 			}
-			d, err := flags.demo()
+			client, err := flags.sdk()
 			if err != nil {
 				return err
 			}
-			c := newClient(d.URL, d.APIKey)
 			return writeArchive(cmd, output, start, end, func(add func([]byte) error) error {
 				line, packages := newProgress(cmd.ErrOrStderr(), "proofs"), int64(0)
 				defer line.end()
-				return exportAll(cmd.Context(), c, request, func(p *kapselv1.ProofPackage) error {
+				return exportAll(cmd.Context(), client, request, func(p *kapselv1.ProofPackage) error {
 					packages++
 					line.show(packages, 0)
 					return add(p.Json)
@@ -91,49 +89,17 @@ func readMoment(flag, text string) (time.Time, error) {
 }
 
 // exportAll reads a whole export, over broken streams.
-func exportAll(ctx context.Context, c client, request *kapselv1.ExportProofPackagesRequest, take func(*kapselv1.ProofPackage) error) error {
-	for failures := 0; ; {
-		progress, err := exportSome(ctx, c, request, take)
+func exportAll(ctx context.Context, client *kapsel.Client, request *kapselv1.ExportProofPackagesRequest, take func(*kapselv1.ProofPackage) error) error {
+	options := kapsel.Stream{Retry: kapsel.Retry{MaxAttempts: exportTries, InitialWait: exportWait, MaxWait: exportWait}}
+	for p, err := range client.ExportProofPackages(ctx, request, options) {
 		if err == nil {
-			return nil
-		}
-		if progress {
-			failures = 0
-		}
-		code := connect.CodeOf(err)
-		if failures++; code != connect.CodeUnavailable && code != connect.CodeUnknown || failures > exportRetries || ctx.Err() != nil {
-			return fmt.Errorf("export: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(exportPause):
-		}
-	}
-}
-
-// exportSome reads one stream to its end, and keeps the token of how far it came.
-func exportSome(ctx context.Context, c client, request *kapselv1.ExportProofPackagesRequest, take func(*kapselv1.ProofPackage) error) (progress bool, err error) {
-	stream, err := c.attestation.ExportProofPackages(ctx, request)
-	if err != nil {
-		return false, err
-	}
-	defer stream.Close()
-	for {
-		message, err := stream.Receive()
-		if errors.Is(err, io.EOF) {
-			return progress, nil
+			err = take(p)
 		}
 		if err != nil {
-			return progress, err
+			return fmt.Errorf("export: %w", err)
 		}
-		for _, p := range message.Packages {
-			if err := take(p); err != nil {
-				return progress, connect.NewError(connect.CodeAborted, err.Error())
-			}
-		}
-		request.ResumeToken, progress = message.ResumeToken, true
 	}
+	return nil
 }
 
 // writeArchive writes an archive whole, or leaves nothing: a file of its name is never one that was cut short.

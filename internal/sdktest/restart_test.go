@@ -100,8 +100,9 @@ func testStreamsGoOnAcrossRestarts(t *testing.T, s *scene) {
 	defer running.Wait()
 	defer cancel()
 
-	watchers := []*notes{newNotes("Go")}
-	watchGo(ctx, t, &running, dev, watchers[0])
+	watchers := []*notes{newNotes("Go"), newNotes("Go over gRPC")}
+	watchGo(ctx, t, &running, goClient(t, dev.Ready.URL, dev), watchers[0])
+	watchGo(ctx, t, &running, grpcClient(t, dev), watchers[1])
 	if s.packed != "" {
 		for _, way := range []string{"fetch", "connect", "grpc"} {
 			n := newNotes("TypeScript over " + way)
@@ -173,13 +174,25 @@ func goClient(t *testing.T, address string, dev *chaos.Dev) *kapsel.Client {
 	return client
 }
 
+// grpcClient is one that speaks gRPC, by HTTP/2 without TLS.
+func grpcClient(t *testing.T, dev *chaos.Dev) *kapsel.Client {
+	t.Helper()
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(transport.CloseIdleConnections)
+	client, err := kapsel.New(dev.Ready.URL, kapsel.WithAPIKey(dev.Ready.APIKey), kapsel.WithHTTPClient(&http.Client{Transport: transport}), kapsel.WithGRPC())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
 // quick connects again soon.
 func quick() kapsel.Stream {
 	return kapsel.Stream{Retry: kapsel.Retry{InitialWait: 50 * time.Millisecond, MaxWait: 500 * time.Millisecond}}
 }
 
-func watchGo(ctx context.Context, t *testing.T, running *sync.WaitGroup, dev *chaos.Dev, n *notes) {
-	client := goClient(t, dev.Ready.URL, dev)
+func watchGo(ctx context.Context, t *testing.T, running *sync.WaitGroup, client *kapsel.Client, n *notes) {
 	options := quick()
 	options.OnInterruption = func(error, time.Duration) { n.update(func() { n.interruptions++ }) }
 	events := options
@@ -187,7 +200,7 @@ func watchGo(ctx context.Context, t *testing.T, running *sync.WaitGroup, dev *ch
 	running.Go(func() {
 		for event, err := range client.WatchEvents(ctx, nil, events) {
 			if err != nil {
-				t.Errorf("Go: %v", err)
+				t.Errorf("%s: %v", n.name, err)
 				return
 			}
 			n.event(event.Id, event.State.String()[len("EVENT_STATE_"):])
@@ -196,7 +209,7 @@ func watchGo(ctx context.Context, t *testing.T, running *sync.WaitGroup, dev *ch
 	running.Go(func() {
 		for update, err := range client.WatchTreeHeads(ctx, "", nil, options) {
 			if err != nil {
-				t.Errorf("Go: %v", err)
+				t.Errorf("%s: %v", n.name, err)
 				return
 			}
 			n.update(func() {

@@ -227,6 +227,30 @@ func TestStreamsGoOnWhereTheyWereBrokenOff(t *testing.T) {
 	}
 }
 
+// A loop over what has an end cannot take a part for the whole.
+func TestFiniteStreamThatIsCutShortSaysSo(t *testing.T) {
+	for name, finite := range map[string]bool{"an export": true, "a watch": false} {
+		ctx, cancel := context.WithCancel(t.Context())
+		open := func(context.Context) (kapsel.Receiver[int], error) {
+			return &numbers{err: func() error { return ctx.Err() }}, nil
+		}
+		var last error
+		seen := 0
+		for n, err := range kapsel.Resume(ctx, kapsel.Stream{}, finite, open, func(int) {}) {
+			if last = err; err == nil {
+				seen++
+			}
+			if n == 3 {
+				cancel()
+			}
+		}
+		cancel()
+		if seen != 3 || errors.Is(last, context.Canceled) != finite {
+			t.Errorf("%s: %d messages, and %v at the end", name, seen, last)
+		}
+	}
+}
+
 // Whoever imports the client gets the contract and well-known libraries, and no server.
 func TestClientDependsOnTheContractAlone(t *testing.T) {
 	output, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}} {{end}}{{.ImportPath}} {{.Standard}}", ".").Output()

@@ -39,7 +39,7 @@ type Receiver[M any] interface {
 // Resume reads a stream of the server that can be resumed, over as many connections as it takes, until ctx ends, the loop does, or an error
 // comes that connecting again would not mend: that is the last element. open opens the stream where the last message that was dealt
 // with has left it; a message has been dealt with when the loop's body has ended, and done is called with it then. A stream that is
-// finite, as an export, ends when the server ends it.
+// finite, as an export, ends when the server ends it; when ctx ends first, ctx's error is the last element, since what came is not all.
 func Resume[M any](ctx context.Context, options Stream, finite bool, open func(context.Context) (Receiver[M], error), done func(M)) iter.Seq2[M, error] {
 	if options.Retry == (Retry{}) {
 		options.Retry = Retry{InitialWait: 100 * time.Millisecond, MaxWait: 10 * time.Second}
@@ -48,8 +48,11 @@ func Resume[M any](ctx context.Context, options Stream, finite bool, open func(c
 		var none M
 		for failures := 0; ctx.Err() == nil; {
 			received, stopped, err := receive(ctx, options, open, done, yield)
-			if stopped || finite && errors.Is(err, io.EOF) || ctx.Err() != nil {
+			if stopped || finite && errors.Is(err, io.EOF) {
 				return
+			}
+			if ctx.Err() != nil {
+				break
 			}
 			if received {
 				failures = 0
@@ -64,8 +67,11 @@ func Resume[M any](ctx context.Context, options Stream, finite bool, open func(c
 				options.OnInterruption(err, wait)
 			}
 			if sleep(ctx, wait) != nil {
-				return
+				break
 			}
+		}
+		if finite {
+			yield(none, ctx.Err())
 		}
 	}
 }
@@ -199,7 +205,8 @@ func (c *Client) WatchTreeHeads(ctx context.Context, logID string, knownSize *in
 	}
 }
 
-// ExportProofPackages reads the proof packages that the request asks for, in the order of the log, each once.
+// ExportProofPackages reads the proof packages that the request asks for, in the order of the log, each once. Interruptions are bridged. If
+// the last element is no error, these were all.
 func (c *Client) ExportProofPackages(ctx context.Context, request *kapselv1.ExportProofPackagesRequest, options Stream) iter.Seq2[*kapselv1.ProofPackage, error] {
 	return func(yield func(*kapselv1.ProofPackage, error) bool) {
 		token := request.GetResumeToken()

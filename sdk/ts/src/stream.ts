@@ -4,7 +4,7 @@ import { reasonOf, retryDelayOf } from "./errors.js";
 
 /** How a stream is kept up. */
 export interface StreamOptions {
-  /** Ends the stream: the iterator returns, without an error. */
+  /** Ends the stream: the iterator returns, without an error. One that has an end of its own throws the signal's reason: what came is not all. */
   readonly signal?: AbortSignal;
   /** Waits between tries to connect; they begin anew once something has come. Default: 100 ms to 10 s. */
   readonly backoff?: Partial<Backoff>;
@@ -52,11 +52,11 @@ export async function* resume<M, Token>(stream: Resumable<M, Token>, options: St
         yield message;
         token = stream.tokenOf(message) ?? token;
         if (signal?.aborted) {
-          return;
+          break;
         }
         listen();
       }
-      if (stream.finite) {
+      if (stream.finite && !signal?.aborted) {
         return;
       }
       failure = new ConnectError("the server has ended the stream", Code.Unavailable);
@@ -68,7 +68,7 @@ export async function* resume<M, Token>(stream: Resumable<M, Token>, options: St
       connection.abort();
     }
     if (signal?.aborted) {
-      return;
+      break;
     }
     failures++;
     if (isFinal(failure) || failures >= (options.maxAttempts ?? Infinity)) {
@@ -79,8 +79,11 @@ export async function* resume<M, Token>(stream: Resumable<M, Token>, options: St
     try {
       await sleep(wait, signal);
     } catch {
-      return; // aborted
+      break; // aborted
     }
+  }
+  if (stream.finite) {
+    throw signal?.reason;
   }
 }
 

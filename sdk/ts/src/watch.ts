@@ -98,7 +98,10 @@ export async function* watchTreeHeads(
   }
 }
 
-/** Exports the proof packages of a span of time, in the order of the log, each once. */
+/**
+ * Exports the proof packages of a span of time, in the order of the log, each once. Interruptions are bridged. If the loop ends by itself, these were
+ * all: when the signal ends it, its reason is thrown.
+ */
 export async function* exportProofPackages(
   client: Pick<Client<typeof AttestationService>, "exportProofPackages">,
   request: MessageInitShape<typeof ExportProofPackagesRequestSchema>,

@@ -58,8 +58,23 @@ test("tries in a row are bounded when asked", async () => {
 
 test("a signal ends it without an error, also during a wait", async () => {
   const controller = new AbortController();
-  const stream = numbers(() => new ConnectError("away", Code.Unavailable));
+  const stream = { ...numbers(() => new ConnectError("away", Code.Unavailable)), finite: false };
   let seen = 0;
   for await (const _ of resume(stream, { signal: controller.signal, backoff: { initialMs: 60_000, maxMs: 60_000 }, onReconnect: () => setTimeout(() => controller.abort(), 1) })) seen++;
   assert.equal(seen, 3);
+});
+
+test("a loop over what has an end cannot take a part for the whole", async () => {
+  const away = new Error("enough");
+  for (const last of [3, 10]) {
+    const controller = new AbortController();
+    let seen = 0;
+    await assert.rejects(async () => {
+      for await (const n of resume(numbers(() => undefined), { signal: controller.signal, backoff })) {
+        seen++;
+        if (n === last) controller.abort(away);
+      }
+    }, away);
+    assert.equal(seen, last);
+  }
 });
