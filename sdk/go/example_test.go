@@ -36,6 +36,25 @@ func ExampleClient_WatchEvents() {
 	}
 }
 
+// Webhooks come down a stream to a program that no URL reaches. What the app on this machine answers are attempts, with leaves in the log.
+func ExampleClient_ListenDeliveries() {
+	client, err := kapsel.New("https://kapsel.example.com", kapsel.WithAPIKey("kps_…"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	for incoming, err := range client.ListenDeliveries(ctx, new(kapselv1.ListenRequest), kapsel.ListenOptions{}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		go func() {
+			if _, err := incoming.Forward(ctx, nil, "http://localhost:3000/hooks"); err != nil {
+				log.Print(err) // it comes again
+			}
+		}()
+	}
+}
+
 // A destination lets only what Kapsel has signed through to its handler.
 func ExampleVerifier_Handler() {
 	verifier, err := kapsel.NewVerifier("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")

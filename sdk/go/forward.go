@@ -95,12 +95,13 @@ func failureOf(err error) leafv1.Failure {
 	var dns *net.DNSError
 	var dial *net.OpError
 	var record tls.RecordHeaderError
+	var alert tls.AlertError
 	var certificate *tls.CertificateVerificationError
 	var timeout net.Error
 	switch {
 	case errors.As(err, &dns):
 		return leafv1.Failure_FAILURE_DNS
-	case errors.As(err, &certificate), errors.As(err, &record):
+	case errors.As(err, &certificate), errors.As(err, &record), errors.As(err, &alert), errors.Is(err, http.ErrSchemeMismatch):
 		return leafv1.Failure_FAILURE_TLS
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return leafv1.Failure_FAILURE_CONNECT
