@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,8 +208,9 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 			n.failures.With("component", "shaky", "cause", "panic") // as add does
 		}, always, func() {}, always)
 		f.before = f.during
+		var starts atomic.Int64
 		n.add("shaky", func(context.Context) error {
-			if n.components["shaky"].starts.Load() < 6 {
+			if starts.Add(1) < 6 {
 				panic("on purpose")
 			}
 			return nil
