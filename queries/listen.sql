@@ -35,17 +35,19 @@ for update skip locked;
 -- Takes deliveries of a session's destination, with what they carry: what is held of it (delivery.HeldUntil), where its new ones
 -- are born, and what became due a moment ago, so that a retry need not wait to be held. That is looked for among the newest due
 -- rows of the queue, however many there are. What a lost node held is left to ClaimDue, which records its attempt. Bodies come up
--- to max_bytes, at least one; what has none does not fit, or its event is gone. Index delivery_queue_due, primary keys; an event
--- is looked up one by one, since a join could read all partitions.
+-- to max_bytes, at least one; what has none does not fit, or its event is gone. Index delivery_queue_due, read only as far as the limit: a
+-- further condition there would have a planner without statistics read and sort all that is held. Primary keys; events are looked up one by
+-- one, since a join could read all partitions.
 with claimed as (
   update delivery_queue q
   set lease_owner = @node_id::uuid, due_at = now() + make_interval(secs => @lease_seconds::float8)
   where q.ctid = any((array(
-      select d.ctid from delivery_queue d
-      where d.due_at >= @held_until::timestamptz and d.due_at <= @held_until::timestamptz
-        and d.tenant_id = @tenant_id::uuid and d.destination_id = @destination_id::uuid and d.lease_owner is null and d.lost_owner is null
-      order by d.due_at limit @max_rows::integer
-      for update skip locked)
+      select d.ctid from (
+        select h.ctid, h.destination_id, h.lease_owner, h.lost_owner from delivery_queue h
+        where h.due_at >= @held_until::timestamptz and h.due_at <= @held_until::timestamptz
+        order by h.due_at limit @max_rows::integer
+        for update skip locked) d
+      where d.destination_id = @destination_id::uuid and d.lease_owner is null and d.lost_owner is null)
     || array(
       select d.ctid from delivery_queue d
       where d.tenant_id = @tenant_id::uuid and d.due_at <= now() and d.lease_owner is null and d.lost_owner is null
@@ -56,6 +58,7 @@ with claimed as (
           where f.tenant_id = @tenant_id::uuid and f.destination_id = @destination_id::uuid
           order by f.delivery_id limit @max_rows::integer))
       for update skip locked))[1:@max_rows::integer])
+    and q.tenant_id = @tenant_id::uuid
   returning q.delivery_id, q.event_id, q.endpoint_id, q.attempts
 )
 select c.delivery_id, c.event_id, c.endpoint_id, c.attempts, (e.event_id is not null)::boolean as found,

@@ -114,6 +114,9 @@ func TestBrokenListeningStreamLeavesItsDeliveriesPending(t *testing.T) {
 	r.take(a, endpoint.Id, `{"n":1}`)
 	lost := l.next()
 	waiting := r.take(a, endpoint.Id, `{"n":2}`)
+	if n := r.count("select count(*) from delivery_queue where due_at > '3000-01-01' and lease_owner is null"); n != 1 {
+		t.Errorf("%d deliveries are held, want the one that waits: nobody but the stream may take it", n)
+	}
 	l.end()
 
 	r.eventually(func() bool {

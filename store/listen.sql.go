@@ -17,11 +17,12 @@ with claimed as (
   update delivery_queue q
   set lease_owner = $3::uuid, due_at = now() + make_interval(secs => $4::float8)
   where q.ctid = any((array(
-      select d.ctid from delivery_queue d
-      where d.due_at >= $5::timestamptz and d.due_at <= $5::timestamptz
-        and d.tenant_id = $2::uuid and d.destination_id = $6::uuid and d.lease_owner is null and d.lost_owner is null
-      order by d.due_at limit $7::integer
-      for update skip locked)
+      select d.ctid from (
+        select h.ctid, h.destination_id, h.lease_owner, h.lost_owner from delivery_queue h
+        where h.due_at >= $5::timestamptz and h.due_at <= $5::timestamptz
+        order by h.due_at limit $6::integer
+        for update skip locked) d
+      where d.destination_id = $7::uuid and d.lease_owner is null and d.lost_owner is null)
     || array(
       select d.ctid from delivery_queue d
       where d.tenant_id = $2::uuid and d.due_at <= now() and d.lease_owner is null and d.lost_owner is null
@@ -29,9 +30,10 @@ with claimed as (
           select f.delivery_id from (
             select n.tenant_id, n.delivery_id, n.destination_id from delivery_queue n where n.due_at <= now()
             order by n.due_at desc limit $8::integer) f
-          where f.tenant_id = $2::uuid and f.destination_id = $6::uuid
-          order by f.delivery_id limit $7::integer))
-      for update skip locked))[1:$7::integer])
+          where f.tenant_id = $2::uuid and f.destination_id = $7::uuid
+          order by f.delivery_id limit $6::integer))
+      for update skip locked))[1:$6::integer])
+    and q.tenant_id = $2::uuid
   returning q.delivery_id, q.event_id, q.endpoint_id, q.attempts
 )
 select c.delivery_id, c.event_id, c.endpoint_id, c.attempts, (e.event_id is not null)::boolean as found,
@@ -53,8 +55,8 @@ type ClaimListenedParams struct {
 	NodeID        uuid.UUID
 	LeaseSeconds  float64
 	HeldUntil     time.Time
-	DestinationID uuid.UUID
 	MaxRows       int32
+	DestinationID uuid.UUID
 	MaxFront      int32
 }
 
@@ -77,8 +79,9 @@ type ClaimListenedRow struct {
 // Takes deliveries of a session's destination, with what they carry: what is held of it (delivery.HeldUntil), where its new ones
 // are born, and what became due a moment ago, so that a retry need not wait to be held. That is looked for among the newest due
 // rows of the queue, however many there are. What a lost node held is left to ClaimDue, which records its attempt. Bodies come up
-// to max_bytes, at least one; what has none does not fit, or its event is gone. Index delivery_queue_due, primary keys; an event
-// is looked up one by one, since a join could read all partitions.
+// to max_bytes, at least one; what has none does not fit, or its event is gone. Index delivery_queue_due, read only as far as the limit: a
+// further condition there would have a planner without statistics read and sort all that is held. Primary keys; events are looked up one by
+// one, since a join could read all partitions.
 func (q *Queries) ClaimListened(ctx context.Context, db DBTX, arg ClaimListenedParams) ([]ClaimListenedRow, error) {
 	rows, err := db.Query(ctx, claimListened,
 		arg.MaxBytes,
@@ -86,8 +89,8 @@ func (q *Queries) ClaimListened(ctx context.Context, db DBTX, arg ClaimListenedP
 		arg.NodeID,
 		arg.LeaseSeconds,
 		arg.HeldUntil,
-		arg.DestinationID,
 		arg.MaxRows,
+		arg.DestinationID,
 		arg.MaxFront,
 	)
 	if err != nil {
