@@ -41,7 +41,7 @@ func (l *listening) session(id string) {
 }
 
 // Listeners of both SDKs go on in their session while the server is stopped and started, and killed and started: each webhook comes to the
-// app, and what they report are attempts that are proved.
+// app, and what they report are attempts that are proved. Whoever waits for an event waits on.
 func testListening(t *testing.T, s *scene) {
 	dev := s.dev
 	client := goClient(t, dev.Ready.URL, dev)
@@ -84,6 +84,7 @@ func testListening(t *testing.T, s *scene) {
 	for _, l := range listeners {
 		l.checkReports(ctx, t, client, dev)
 	}
+	resume := waitMeanwhile(ctx, t, &running, client)
 	many := slices.Repeat([]string{"{}"}, listened)
 	send(many...)
 	if code := dev.Terminate(t, patience); code != 0 {
@@ -96,8 +97,43 @@ func testListening(t *testing.T, s *scene) {
 	dev.Restart(t)
 	send(many...)
 	opened(3)
+	resume()
 	for _, l := range listeners {
 		l.check(ctx, t, client, dev)
+	}
+}
+
+// waitMeanwhile waits for an event whose destination is paused until resume is called.
+func waitMeanwhile(ctx context.Context, t *testing.T, running *sync.WaitGroup, client *kapsel.Client) (resume func()) {
+	t.Helper()
+	paused := &kapselv1.Destination{Url: chaos.NewSink(t).URL, State: kapselv1.DestinationState_DESTINATION_STATE_PAUSED}
+	route, err := client.CreateRoute(ctx, new(kapselv1.Endpoint), paused)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := client.Ingest.Ingest(ctx, &kapselv1.IngestRequest{EndpointId: route.Endpoint.Id, Payload: []byte("{}")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	running.Go(func() {
+		defer close(ended)
+		event, err := client.WaitForEvent(ctx, answer.Receipt.EventId)
+		if err != nil || event.State != kapselv1.EventState_EVENT_STATE_DELIVERED {
+			t.Errorf("waiting across restarts: %v, %v", event, err)
+		}
+	})
+	return func() {
+		t.Helper()
+		select {
+		case <-ended:
+			t.Error("the event has ended before its destination was resumed")
+		default:
+		}
+		if _, err := client.Destinations.ResumeDestination(ctx, &kapselv1.ResumeDestinationRequest{DestinationId: route.Destinations[0].Destination.Id}); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
 	}
 }
 
