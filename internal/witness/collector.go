@@ -2,7 +2,6 @@ package witness
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -12,17 +11,11 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 )
 
-const (
-	// A witness that fails rests before it is asked again, twice as long each time.
-	minRest, maxRest = 500 * time.Millisecond, 15 * time.Second
-	// refusedRest is the rest after a refusal that only people can change: an unknown log or key, a proof that is wrong.
-	refusedRest = time.Minute
-	// complainInterval bounds how often a witness that goes on failing, or a quorum that is not met, is logged.
-	complainInterval = time.Minute
-)
+// complainInterval bounds how often a witness that goes on failing, or a quorum that is not met, is logged.
+const complainInterval = time.Minute
 
-// Collector asks the witnesses of a policy to cosign heads. It is level-triggered: each witness is asked for the latest head only.
-// It implements tlog.Witnesses.
+// Collector asks the witnesses of a policy to cosign heads, one head after the other. It is level-triggered: of the heads that
+// come meanwhile, only the latest is next. It implements tlog.Witnesses.
 type Collector struct {
 	policy *Policy
 	hold   bool
@@ -33,15 +26,25 @@ type Collector struct {
 	metrics   metrics
 	published func() (tlog.Head, bool) // what is published last. Optional
 
-	mu        sync.Mutex
-	head      tlog.Head // the latest that was submitted
-	round     int       // counts heads
-	shown     bool      // it is published
-	lacking   time.Time // since when no head has had its quorum; zero: the latest has it
-	witnessed time.Time // when the last one that has it was signed
-	lines     [][]tlog.Cosignature
-	ahead     *AheadError   // the largest of what witnesses have seen instead
+	mu        sync.Mutex    // guards rounds too
+	now       *round        // what witnesses are asked for; nil before the first head
+	next      *round        // comes after it; nil: it is the latest
+	lacking   time.Time     // since when no head has had its quorum; zero: the latest has it
+	witnessed time.Time     // when the last one that has it was signed
 	changed   chan struct{} // closed when any of these change
+}
+
+// round is a head that was submitted, and what witnesses made of it.
+type round struct {
+	head  tlog.Head
+	shown bool                 // it is published
+	asked []bool               // witnesses that have been asked, and have not answered
+	lines [][]tlog.Cosignature // by witness
+	ahead *AheadError          // the largest of what witnesses have seen instead
+}
+
+func (r *round) is(head tlog.Head) bool {
+	return r != nil && r.head.Size == head.Size && r.head.Note == head.Note
 }
 
 // Store keeps cosignatures of a published head.
@@ -59,13 +62,13 @@ func NewCollector(policy *Policy, hold bool, prove Prove, store Store, log *slog
 // Cosign submits a head that was signed and that nobody has seen, and waits until the quorum has cosigned it or ctx ends.
 // What it returns is to be published with the head. It may be called again with the same head.
 func (c *Collector) Cosign(ctx context.Context, head tlog.Head) ([]tlog.Cosignature, error) {
-	c.submit(head)
+	r := c.submit(head)
 	if !c.hold || head.Size == 0 { // an empty tree commits to nothing, and some witnesses would not sign it
 		return nil, nil
 	}
 	for {
 		c.mu.Lock()
-		lines, changed := slices.Concat(c.lines...), c.changed
+		lines, changed := slices.Concat(r.lines...), c.changed
 		c.mu.Unlock()
 		missing := c.policy.met(lines)
 		if missing == nil {
@@ -77,7 +80,7 @@ func (c *Collector) Cosign(ctx context.Context, head tlog.Head) ([]tlog.Cosignat
 		case <-ctx.Done():
 		}
 		c.mu.Lock()
-		ahead := c.ahead
+		ahead := r.ahead
 		c.mu.Unlock()
 		if ahead != nil {
 			return nil, fmt.Errorf("%w of witnesses: %w: %w", tlog.ErrNoQuorum, missing, ahead)
@@ -86,38 +89,64 @@ func (c *Collector) Cosign(ctx context.Context, head tlog.Head) ([]tlog.Cosignat
 	}
 }
 
-// Ahead returns the size of the largest tree of this log that a witness has seen, if that is larger than the head submitted last.
+// Ahead returns the size of the largest tree of this log that a witness has seen, if that is larger than the head that it was
+// asked for last.
 func (c *Collector) Ahead() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ahead == nil {
+	if c.now == nil || c.now.ahead == nil {
 		return 0
 	}
-	return c.ahead.Size
+	return c.now.ahead.Size
 }
 
-// Published says that the head is published: cosignatures that come from now on are stored.
+// Published says that the head is published: its cosignatures are stored.
 func (c *Collector) Published(head tlog.Head) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.head.Size == head.Size && c.head.Note == head.Note {
-		c.shown = true
-		c.broadcast()
+	for _, r := range []*round{c.now, c.next} {
+		if r.is(head) {
+			r.shown = true
+			c.broadcast()
+		}
 	}
 }
 
-func (c *Collector) submit(head tlog.Head) {
+// submit has witnesses asked for a head. Without hold it waits for its turn while some are at work on an earlier one: were that
+// one dropped, witnesses that take longer than heads come would never be in time.
+func (c *Collector) submit(head tlog.Head) *round {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.round > 0 && c.head.Note == head.Note {
-		return
+	if last := c.last(); last != nil && last.head.Note == head.Note {
+		return last
 	}
 	if c.superseded() {
 		c.lacking = time.Time{}
 	}
-	c.head, c.shown, c.ahead = head, false, nil
-	c.lines = make([][]tlog.Cosignature, len(c.policy.clients))
-	c.round++
+	r := &round{head: head, asked: make([]bool, len(c.policy.clients)), lines: make([][]tlog.Cosignature, len(c.policy.clients))}
+	c.next = r
+	if c.hold || c.now == nil || c.finished() {
+		c.advance()
+	}
+	return r
+}
+
+// last is what was submitted last, nil before the first head. With mu held.
+func (c *Collector) last() *round {
+	if c.next != nil {
+		return c.next
+	}
+	return c.now
+}
+
+// finished reports whether nothing that matters is to come soon of those who are asked. With mu held.
+func (c *Collector) finished() bool {
+	return !slices.Contains(c.now.asked, true) || c.policy.met(slices.Concat(c.now.lines...)) == nil
+}
+
+// advance goes on to the next head. With mu held.
+func (c *Collector) advance() {
+	c.now, c.next = c.next, nil
 	c.judge()
 	c.broadcast()
 }
@@ -125,9 +154,9 @@ func (c *Collector) submit(head tlog.Head) {
 // judge notes whether the head has its quorum. An empty tree needs none. With mu held.
 func (c *Collector) judge() {
 	switch {
-	case c.head.Size == 0:
-	case c.policy.met(slices.Concat(c.lines...)) == nil:
-		c.lacking, c.witnessed = time.Time{}, c.head.SignedAt
+	case c.now.head.Size == 0:
+	case c.policy.met(slices.Concat(c.now.lines...)) == nil:
+		c.lacking, c.witnessed = time.Time{}, c.now.head.SignedAt
 	case c.lacking.IsZero():
 		c.lacking = time.Now()
 	}
@@ -150,95 +179,26 @@ func (c *Collector) Run(ctx context.Context) error {
 	return nil
 }
 
-// follow brings one witness up to each head in turn.
-func (c *Collector) follow(ctx context.Context, i int) {
-	client := c.policy.clients[i]
-	log := c.log.With("witness", client.name)
-	var done, stored int // rounds
-	var rest time.Duration
-	var complained time.Time
-	for {
-		c.mu.Lock()
-		head, round, shown, changed := c.head, c.round, c.shown, c.changed
-		var lines []tlog.Cosignature
-		if round > 0 {
-			lines = c.lines[i]
-		}
-		c.mu.Unlock()
-		var err error
-		switch {
-		case round > done:
-			lines, err = client.cosign(ctx, head, c.prove)
-			if ctx.Err() == nil {
-				c.metrics.answers[i].count(err)
-			}
-			if err == nil {
-				done, rest = round, 0
-				c.arrived(i, round, lines)
-				continue
-			}
-			var ahead *AheadError
-			if errors.As(err, &ahead) {
-				done = round // only a larger head can help
-				c.sawAhead(round, ahead)
-			}
-		case shown && round > stored && len(lines) > 0:
-			if err = c.store(ctx, head.Size, lines); err == nil {
-				stored = round
-				continue
-			}
-		}
-		var timer <-chan time.Time
-		if err != nil && ctx.Err() == nil {
-			rest = nextRest(rest, err)
-			timer = time.After(rest)
-			changed = nil // a new head is no reason to hurry
-			if time.Since(complained) > complainInterval {
-				complained = time.Now()
-				log.WarnContext(ctx, "witness has not cosigned, trying again", "tree_size", head.Size, "pause", rest, "error", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		case <-timer:
-		}
-	}
-}
-
-// nextRest is how long a witness rests that rested and then failed.
-func nextRest(rested time.Duration, err error) time.Duration {
-	rest := min(max(minRest, 2*rested), maxRest)
-	var ahead *AheadError
-	var answer *statusError
-	switch {
-	case errors.As(err, &ahead):
-		return minRest
-	case !errors.As(err, &answer):
-	case answer.wait > 0:
-		return max(rest, min(answer.wait, refusedRest))
-	case answer.refuses():
-		return refusedRest
-	}
-	return rest
-}
-
-func (c *Collector) arrived(i, round int, lines []tlog.Cosignature) {
+// answered takes what a witness answered, or that it failed, and goes on to the next head if one waits for that.
+func (c *Collector) answered(i int, r *round, lines []tlog.Cosignature, ahead *AheadError) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.round == round {
-		c.lines[i] = lines
+	r.asked[i] = false
+	if ahead != nil && (r.ahead == nil || r.ahead.Size < ahead.Size) {
+		r.ahead = ahead
+	}
+	if lines != nil {
+		r.lines[i] = lines
+	}
+	if r != c.now {
+		return
+	}
+	if lines != nil {
 		c.judge()
 		c.broadcast()
 	}
-}
-
-func (c *Collector) sawAhead(round int, ahead *AheadError) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.round == round && (c.ahead == nil || c.ahead.Size < ahead.Size) {
-		c.ahead = ahead
+	if c.next != nil && c.finished() {
+		c.advance()
 	}
 }
 
@@ -254,9 +214,13 @@ func (c *Collector) complain(ctx context.Context) {
 		case <-ticker.C:
 		}
 		c.mu.Lock()
-		missing, size, due := c.policy.met(slices.Concat(c.lines...)), c.head.Size, c.shown && !c.lacking.IsZero() && time.Since(c.lacking) > 2*requestTimeout
+		var missing error
+		var size int64
+		if r := c.now; r != nil && r.shown && !c.lacking.IsZero() && time.Since(c.lacking) > 2*requestTimeout {
+			missing, size = c.policy.met(slices.Concat(r.lines...)), r.head.Size
+		}
 		c.mu.Unlock()
-		if missing != nil && due && time.Since(last) > complainInterval {
+		if missing != nil && time.Since(last) > complainInterval {
 			last = time.Now()
 			c.log.WarnContext(ctx, "the published head lacks its quorum of witnesses", "tree_size", size, "error", missing)
 		}

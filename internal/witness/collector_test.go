@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -303,4 +304,41 @@ func FuzzPolicy(f *testing.F) {
 			t.Errorf("%d witnesses", len(p.clients))
 		}
 	})
+}
+
+// Heads come faster than witnesses answer: some must get their quorum all the same.
+func TestSlowWitnessesCosignSomeOfManyHeads(t *testing.T) {
+	log := newLog(t, 1000)
+	slow := func(name string) *served {
+		w := serveWitness(t, name, log.verifierKey())
+		listener := httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {
+			time.Sleep(200 * time.Millisecond)
+			w.ServeHTTP(answer, r)
+		}))
+		t.Cleanup(listener.Close)
+		w.url = listener.URL
+		return w
+	}
+	c, store := start(t, log, false, policyOf(t, 2, slow("one.example.com"), slow("two.example.com")))
+	whole := func() (heads int) {
+		store.mu.Lock()
+		defer store.mu.Unlock()
+		for _, lines := range store.lines {
+			if len(lines) == 2 {
+				heads++
+			}
+		}
+		return heads
+	}
+	for size := int64(1); whole() < 3; size++ {
+		if size > int64(len(log.leaves)) {
+			t.Fatalf("of %d heads %d have both cosignatures", size-1, whole())
+		}
+		head := log.head(size)
+		if _, err := c.Cosign(t.Context(), head); err != nil {
+			t.Fatal(err)
+		}
+		c.Published(head)
+		time.Sleep(20 * time.Millisecond)
+	}
 }

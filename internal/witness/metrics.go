@@ -31,7 +31,7 @@ func (c *Collector) SetMeter(m *telemetry.Meter, published func() (tlog.Head, bo
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			switch {
-			case c.head.Size == 0 || c.superseded():
+			case c.now == nil || c.now.head.Size == 0 || c.superseded():
 			case c.lacking.IsZero():
 				observe(0)
 			default:
@@ -50,11 +50,12 @@ func (c *Collector) SetMeter(m *telemetry.Meter, published func() (tlog.Head, bo
 // superseded reports whether another node has published a head since this one submitted its last: then that is none of this
 // node's business any more. With mu held.
 func (c *Collector) superseded() bool {
-	if c.published == nil {
+	own := c.last()
+	if c.published == nil || own == nil {
 		return false
 	}
 	head, known := c.published()
-	return known && (head.Size > c.head.Size || head.Size == c.head.Size && head.Note != c.head.Note)
+	return known && (head.Size > own.head.Size || head.Size == own.head.Size && !own.is(head))
 }
 
 func (a *answers) count(err error) {
