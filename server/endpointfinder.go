@@ -36,9 +36,9 @@ type rereading struct {
 	err  error // once done is closed
 }
 
-// find returns the endpoint, nil if there is none. One that was made on another node a moment ago is not in this node's
-// snapshot yet: whoever asks for an id that is young enough waits until the snapshot was read again. An error says that it
-// could not be read, so nobody knows.
+// find returns the endpoint, nil if there is none. One that was made on another node a moment ago, or its first destination, is
+// not in this node's snapshot yet: whoever asks for an id that is young enough waits until the snapshot was read again. An
+// error says that it could not be read, so nobody knows.
 func (f *endpointFinder) find(ctx context.Context, endpointID uuid.UUID) (*route.Endpoint, error) {
 	return f.findIf(ctx, endpointID, func(*route.Endpoint) bool { return true })
 }
@@ -56,11 +56,12 @@ func (f *endpointFinder) findIf(ctx context.Context, endpointID uuid.UUID, shown
 		}
 		return nil
 	}
-	if endpoint := look(); endpoint != nil {
+	endpoint := look()
+	if endpoint != nil && len(endpoint.Destinations) > 0 {
 		return endpoint, nil
 	}
 	if age := time.Since(id.Time(endpointID)); age > youngEndpoint || age < -youngEndpoint {
-		return nil, nil
+		return endpoint, nil
 	}
 	next := f.reread()
 	select {

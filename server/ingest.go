@@ -94,14 +94,14 @@ func (h *ingestHandler) endpoint(r *http.Request) (*route.Endpoint, *problem) {
 	if err != nil {
 		return nil, endpointNotFound()
 	}
-	endpoint := h.api.Routes.Snapshot().Endpoint(endpointID)
-	if endpoint == nil {
+	if h.api.Routes.Snapshot().Endpoint(endpointID) == nil {
 		if wait := h.api.Sources.Blocked(unknownEndpoints(r)); wait > 0 {
 			return nil, blockedProblem(wait)
 		}
-		if endpoint, err = h.api.finder.find(r.Context(), endpointID); err != nil {
-			return nil, problemOf(r.Context(), err)
-		}
+	}
+	endpoint, err := h.api.finder.find(r.Context(), endpointID)
+	if err != nil {
+		return nil, problemOf(r.Context(), err)
 	}
 	switch {
 	case endpoint == nil || !endpoint.Enabled:

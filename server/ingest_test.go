@@ -286,6 +286,26 @@ func TestEndpointMadeOnAnotherNodeIsFoundAtOnce(t *testing.T) {
 	}
 }
 
+// The first destination of a new endpoint, made on another node, gets what comes right after it.
+func TestFirstDestinationMadeOnAnotherNodeGetsTheNextWebhook(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	endpoint, _ := r.endpoint(a, &kapselv1.Endpoint{})
+	elsewhere := r.deps
+	elsewhere.Routes = route.NewTable(r.db, r.deps.Keyring, r.deps.Logger)
+	other := httptest.NewServer(New(elsewhere))
+	defer other.Close()
+	if err := elsewhere.Routes.Refresh(t.Context()); err != nil { // it has the endpoint, and will not be told of more
+		t.Fatal(err)
+	}
+	r.destination(a, &kapselv1.Destination{EndpointId: endpoint.Id, Url: r.sink(http.StatusOK)})
+	got := r.post(other.URL+ingestPath+endpoint.Id, nil, strings.NewReader("x"))
+	if got.status != http.StatusAccepted {
+		t.Fatalf("got %d %s, want 202", got.status, got.Code)
+	}
+	r.event(a, got.EventID, kapselv1.EventState_EVENT_STATE_DELIVERED)
+}
+
 // Nobody knows whether a young endpoint is there: its source must come again, and must not be told that it is gone.
 func TestYoungEndpointIsNotDeniedWhileTheDatabaseIsAway(t *testing.T) {
 	r := newRig(t)
