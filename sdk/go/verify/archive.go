@@ -149,6 +149,9 @@ func VerifyArchive(r io.Reader, options Options, each func(name string, report *
 	if !a.closed {
 		return a.report, &Error{Check: CheckFormat, Reason: fmt.Sprintf("the archive has no manifest at its end: it was cut short after %d packages", a.report.Packages)}
 	}
+	if a.report.Packages == 0 {
+		return a.report, &Error{Check: CheckFormat, Reason: "the archive holds no packages: it proves nothing"}
+	}
 	a.report.Full = a.full
 	return a.report, nil
 }

@@ -80,6 +80,12 @@ func archiveFiles(t *testing.T, l *testLog, base []byte) map[string][]byte {
 	} {
 		files[name] = rewrite(t, base, func(name string, data []byte) (string, []byte) { return name, change(name, data) })
 	}
+	files["no packages"] = rewrite(t, base, func(name string, data []byte) (string, []byte) {
+		if name != "manifest.json" {
+			return name, nil
+		}
+		return name, []byte(`{"format":"kapsel-proofs/v1","origin":"","tree_size":0,"packages":0}`)
+	})
 	for name, to := range map[string]string{"another leaf's name": "proofs/0000000000000006", "a name of elsewhere": "../../0000000000000005", "an absolute name": "/roofs/0000000000000005"} {
 		files[name] = rewrite(t, base, func(name string, data []byte) (string, []byte) {
 			return strings.Replace(name, "proofs/0000000000000005", to, 1), data

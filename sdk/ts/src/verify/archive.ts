@@ -123,6 +123,7 @@ class Archive {
     if (!this.report.manifest) {
       throw new Refused("format", `the archive has no manifest at its end: it was cut short after ${this.report.packages} packages`);
     }
+    if (this.report.packages === 0) throw new Refused("format", "the archive holds no packages: it proves nothing");
   }
 
   #manifest(data: Uint8Array): void {
