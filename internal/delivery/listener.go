@@ -52,9 +52,10 @@ type Listener struct {
 // replace ends the stream in favour of a newer one.
 func (s *Listener) replace() { s.replacing.Do(func() { close(s.replaced) }) }
 
-// Run takes deliveries and gives them to send, until ctx ends, send fails, the session ends, another stream takes over, or
-// the node stops, or the client is silent: no report came in the time of an attempt, as it is with a connection that was cut and
-// does not know. What was sent would be lost on it until TCP gives up, and each try counts. It calls send at least four times a second, often without any offers.
+// Run takes deliveries and gives them to send, until ctx ends, send fails, the session ends, another stream takes over, the
+// node stops, or the client is silent: nothing was reported in the time of an attempt, as with a connection that was cut and
+// does not know. What went on down that would be lost try by try. Run calls send at least four times a second, often without
+// any offers.
 func (s *Listener) Run(ctx context.Context, stopping <-chan struct{}, send func([]*Offer) error) error {
 	ticker := time.NewTicker(listenInterval)
 	defer ticker.Stop()
@@ -112,8 +113,10 @@ func (s *Listener) room() int {
 	return s.maxInFlight - len(s.inFlight)
 }
 
-// take leases what the session has room for.
+// take leases what the session has room for. It goes on when ctx ends: a lease that was taken and not known would have to run out.
 func (s *Listener) take(ctx context.Context) ([]*Offer, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
 	snapshot := s.all.routes.Snapshot()
 	destination := snapshot.Destination(s.destinationID)
 	if destination == nil && snapshot.Removed(s.destinationID) {

@@ -113,6 +113,6 @@ func (l *Listeners) Told(payload string) {
 	case words[1] == noticeSettled:
 		listener.reported(id)
 	case words[1] == noticeOpened && id != listener.streamID:
-		listener.replace()
+		poke(l.lookAgain) // which of the two is the newer one is written in the session
 	}
 }
