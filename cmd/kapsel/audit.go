@@ -33,7 +33,7 @@ verified, and must be of the same log. With --state-dir the log must have grown 
 Exit code 1 when something differs; it is named.`,
 		Example: `  kapsel audit https://log.example.com/log/1 --key @log.pub
   kapsel audit https://log.example.com/log/1 --key @log.pub --state-dir /var/lib/kapsel-monitor --database-url postgres://kapsel@db/kapsel`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := flags.client(args[0])
 			if err != nil {

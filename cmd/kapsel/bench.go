@@ -59,7 +59,7 @@ Scenarios, all but the first on a server of its own only:
   observed    a plain server, then one with metrics that are scraped every second, traces of one event in 100
               (OTEL_TRACES_SAMPLER_ARG) and logs of level info, and so on in turn: what being observed costs
   listen      how soon webhooks are at an app that listens, posted to the node with its stream and to another node`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags.line = newProgress(cmd.ErrOrStderr(), "")
 			flags.config.Progress = flags.line.stage

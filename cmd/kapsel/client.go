@@ -67,7 +67,7 @@ func (f *clientFlags) add(flags *pflag.FlagSet) {
 
 // demo is the server that the flags name, the rest filled in from a profile or the data directory of kapsel dev.
 func (f *clientFlags) demo() (demo, error) {
-	if err := checkServerURL(f.url); err != nil {
+	if err := checkURL("--url", f.url); err != nil {
 		return demo{}, err
 	}
 	if strings.ContainsFunc(f.apiKey, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
@@ -88,11 +88,7 @@ func (f *clientFlags) demo() (demo, error) {
 	if chosen != nil && (f.profile != "" || f.dataDir == "") && (f.url == "" || strings.TrimRight(f.url, "/") == chosen.URL) {
 		return demo{URL: cmp.Or(f.url, chosen.URL), APIKey: cmp.Or(f.apiKey, chosen.APIKey)}, nil
 	}
-	dir, err := devDir(f.dataDir)
-	if err != nil {
-		return demo{}, err
-	}
-	d, err := readDemo(dir)
+	d, err := devDemo(f.dataDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return demo{}, usageError(fmt.Errorf("no server: start `kapsel dev`, set --url and KAPSEL_API_KEY, or say kapsel profiles set"))
 	}
@@ -121,11 +117,11 @@ func (f *clientFlags) sdk() (*kapsel.Client, error) {
 	return client, nil
 }
 
-// checkServerURL refuses what cannot be the address of a server. "" is none.
-func checkServerURL(text string) error {
+// checkURL refuses what cannot be the address of a server or of a log. "" is none.
+func checkURL(name, text string) error {
 	u, err := url.Parse(text)
 	if text != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
-		return usageError(fmt.Errorf("--url %q is not the address of a server, such as https://kapsel.example.com", printable(text)))
+		return usageError(fmt.Errorf("%s %q is not an address such as https://kapsel.example.com", name, printable(text)))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -125,14 +126,14 @@ func newDeadLetters() *cobra.Command {
 delivers them again.`,
 		Example: `  kapsel deadletters --destination dst_… --since 24h
   kapsel deadletters --failure timeout,connect --json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			filter, err := selection.filter(time.Now())
 			if err != nil {
 				return err
 			}
-			if limit < 1 {
-				return usageError(fmt.Errorf("--limit must be at least 1"))
+			if limit < 0 {
+				return usageError(fmt.Errorf("--limit must be 0 or more"))
 			}
 			printer, err := output.printer(cmd)
 			if err != nil {
@@ -152,7 +153,7 @@ delivers them again.`,
 	flags.add(cmd.Flags())
 	selection.add(cmd.Flags())
 	output.add(cmd)
-	cmd.Flags().IntVar(&limit, "limit", 50, "how many to list")
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many to list; 0: all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
 	return cmd
 }
@@ -163,8 +164,8 @@ func listDeadLetters(cmd *cobra.Command, c client, filter *kapselv1.DeadLetterFi
 		fmt.Fprintln(out, "GIVEN UP\tDELIVERY\tDESTINATION\tREASON\tATTEMPTS\tSTATUS\tEVENT TYPE\tREPLAYED BY")
 	}
 	request := &kapselv1.ListDeadLettersRequest{Filter: filter}
-	for limit > 0 {
-		request.PageSize = int32(min(limit, 1000))
+	for left := cmp.Or(limit, math.MaxInt); left > 0; {
+		request.PageSize = int32(min(left, 1000))
 		response, err := c.deliveries.ListDeadLetters(cmd.Context(), request)
 		if err != nil {
 			return fmt.Errorf("list dead letters: %w", err)
@@ -188,7 +189,7 @@ func listDeadLetters(cmd *cobra.Command, c client, filter *kapselv1.DeadLetterFi
 				cmp.Or(letter.DestinationId, "-"), enumName(reasonPrefix, letter.Reason.String()), letter.Attempts, status,
 				cmp.Or(printable(letter.EventType), "-"), cmp.Or(letter.ReplayedBy, "-"))
 		}
-		limit -= len(response.DeadLetters)
+		left -= len(response.DeadLetters)
 		if request.PageToken = response.NextPageToken; request.PageToken == "" {
 			break
 		}

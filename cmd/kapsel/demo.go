@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,6 +35,15 @@ type demo struct {
 // demoFile holds the demo of a data directory, so that the next start finds it again.
 const demoFile = "demo.json"
 
+// devDemo is that of the data directory, or with "" the usual one.
+func devDemo(dataDir string) (demo, error) {
+	dir, err := devDir(dataDir)
+	if err != nil {
+		return demo{}, err
+	}
+	return readDemo(dir)
+}
+
 // readDemo reads what an earlier start made. fs.ErrNotExist when there was none.
 func readDemo(dir string) (demo, error) {
 	var d demo
@@ -53,11 +63,14 @@ func (d demo) write(path string) error {
 	if err != nil {
 		return fmt.Errorf("encode demo: %w", err)
 	}
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, append(data, '\n'), 0o600); err != nil {
+	err = writeWhole(path, 0o600, func(file io.Writer) error {
+		_, err := file.Write(append(data, '\n'))
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("write demo: %w", err)
 	}
-	return os.Rename(temporary, path)
+	return nil
 }
 
 // setUpDemo makes a tenant, an API key, an endpoint (GitHub preset) and a destination, or finds those of an earlier start.

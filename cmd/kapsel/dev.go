@@ -31,7 +31,7 @@ func newDev() *cobra.Command {
 		Short: "Run everything on this machine: PostgreSQL, a node, a demo endpoint and destination",
 		Long: `Runs a node with an embedded PostgreSQL, a demo tenant, an endpoint for GitHub webhooks and a
 destination that echoes what it gets. KAPSEL_DATABASE_URL uses a PostgreSQL of yours instead.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if flags.logLevel == "info" {
 				flags.logLevel = "debug" // each step of each webhook

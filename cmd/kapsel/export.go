@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +34,7 @@ span may be of any length; a stream that breaks off is resumed. Records whose by
 file offline with kapsel verify.`,
 		Example: `  kapsel export --from 2026-01-01 --to 2026-04-01 -o first-quarter.tar.gz
   kapsel verify first-quarter.tar.gz --key @log.pub`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			start, err := readMoment("--from", from)
 			if err != nil {
@@ -51,6 +50,12 @@ file offline with kapsel verify.`,
 			}
 			if !end.IsZero() {
 				request.Recorded.EndTime = timestamppb.New(end)
+			}
+			if err := checkRequest(cmd, request); err != nil {
+				return err
+			}
+			if output == "" {
+				return usageError(errors.New("--output is empty: name a file, or - for standard output"))
 			}
 			client, err := flags.sdk()
 			if err != nil {
@@ -111,23 +116,18 @@ func writeArchive(cmd *cobra.Command, output string, from, to time.Time, fill fu
 		}
 		return archive.Close()
 	}
-	file, err := os.CreateTemp(filepath.Dir(output), "."+filepath.Base(output)+".*")
+	var packages int64
+	err := writeWhole(output, 0o644, func(file io.Writer) error {
+		archive := verify.NewArchiveWriter(file, from, to)
+		if err := fill(archive.Add); err != nil {
+			return err
+		}
+		packages = archive.Packages()
+		return archive.Close()
+	})
 	if err != nil {
-		return fmt.Errorf("write archive: %w", err)
-	}
-	defer os.Remove(file.Name())
-	defer file.Close()
-	archive := verify.NewArchiveWriter(file, from, to)
-	if err := fill(archive.Add); err != nil {
 		return err
 	}
-	err = errors.Join(archive.Close(), file.Chmod(0o644), file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), output)
-	}
-	if err != nil {
-		return fmt.Errorf("write archive: %w", err)
-	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d proofs\n", output, archive.Packages())
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d proofs\n", output, packages)
 	return nil
 }

@@ -28,7 +28,7 @@ heads are of one tree. What retention has dropped is no violation.
 Exit code 0: all is well. 1: something is not, and is named. 2: the check could not be made.`,
 		Example: `  kapsel fsck --database-url postgres://kapsel@db/kapsel
   kapsel fsck --deep --high-water /var/lib/kapsel/log.highwater --json`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if config.DatabaseURL == "" {
 				return usageError(errors.New("database URL is missing: set --database-url or KAPSEL_DATABASE_URL"))

@@ -18,7 +18,7 @@ func newHealth() *cobra.Command {
 		Use: "health [URL]", Short: "Ask a running node whether it is ready",
 		Long: `Asks a running node whether it can take webhooks, for health checks where there is no curl, as in the container image.
 Exit code 0: it can. 1: it cannot, or does not answer within 4 s.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: optionalArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			url := "http://127.0.0.1:8080/readyz"
 			if len(args) == 1 {

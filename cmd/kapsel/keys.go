@@ -31,7 +31,7 @@ const (
 var tenantScopes = []string{"ingest", "read", "manage", "admin"}
 
 func newKeys() *cobra.Command {
-	cmd := &cobra.Command{Use: "keys", Short: "Make, list and revoke API keys, and change the key of the log", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "keys", Short: "Make, list and revoke API keys, and change the key of the log", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return usageError(errors.New("say what to do: kapsel keys create, list, revoke, new-log-key or rotate-log"))
 		},
@@ -51,6 +51,7 @@ type keyFlags struct {
 func newKeysCreate() *cobra.Command {
 	var flags keyFlags
 	var server clientFlags
+	var output outputFlag
 	cmd := &cobra.Command{
 		Use: "create", Short: "Make an API key, over the API or on the database",
 		Long: `Makes an API key and prints it once: it cannot be shown again.
@@ -60,23 +61,26 @@ the operator, who manages tenants; otherwise it is a key of --tenant, or of a ne
 kapsel migrate.
 
 Without, the server of --url makes it, for the tenant of --api-key, or for --tenant if that is a key of the operator.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			printer, err := output.printer(cmd)
+			if err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), keysTimeout)
 			defer cancel()
 			create := flags.onDatabase
 			if flags.databaseURL == "" {
-				create = func(ctx context.Context) (string, string, error) { return flags.onServer(ctx, server) }
+				create = func(ctx context.Context) (*kapselv1.CreateApiKeyResponse, error) { return flags.onServer(ctx, server) }
 			}
-			tenantText, key, err := create(ctx)
+			response, err := create(ctx)
 			if err != nil {
 				return err
 			}
-			if tenantText != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "tenant %s\n", tenantText)
+			if !flags.operator {
+				fmt.Fprintf(cmd.ErrOrStderr(), "tenant %s\n", response.ApiKey.TenantId)
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), key)
-			return err
+			return output.print(printer, response, response.Secret+"\n")
 		},
 	}
 	cmd.Flags().StringVar(&flags.databaseURL, "database-url", "", "the database of the service, as a connection URI")
@@ -86,6 +90,7 @@ Without, the server of --url makes it, for the tenant of --api-key, or for --ten
 	cmd.Flags().StringVar(&flags.name, "name", "", "name of the key, for people")
 	cmd.Flags().StringSliceVar(&flags.scopes, "scope", nil, "what the key may do: ingest, read, manage, admin (default all)")
 	cmd.Flags().DurationVar(&flags.expires, "expires", 0, "for how long the key is valid, such as 2160h; 0: for ever")
+	output.add(cmd)
 	server.add(cmd.Flags())
 	return cmd
 }
@@ -118,40 +123,41 @@ func (f *keyFlags) check() (tenantID uuid.UUID, err error) {
 	return tenantID, nil
 }
 
-func (f *keyFlags) onDatabase(ctx context.Context) (tenantText, key string, err error) {
+// onDatabase makes a key there. The answer says no more of it than what a server's would say of its tenant and its name.
+func (f *keyFlags) onDatabase(ctx context.Context) (*kapselv1.CreateApiKeyResponse, error) {
 	tenantID, err := f.check()
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
 	db, err := store.Open(ctx, f.databaseURL)
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
 	defer db.Close()
 	if tenantID == uuid.Nil {
 		if tenantID, err = createTenant(ctx, db, f.tenantName); err != nil {
-			return "", "", err
+			return nil, err
 		}
-	}
-	if !f.operator {
-		tenantText = id.Tenant.Text(tenantID)
 	}
 	params := store.CreateAPIKeyParams{TenantID: tenantID, DisplayName: f.name, Scopes: f.scopes}
 	if f.expires > 0 {
 		at := time.Now().Add(f.expires)
 		params.ExpiresAt = &at
 	}
-	key, err = createKey(ctx, db, params)
-	return tenantText, key, err
+	key, err := createKey(ctx, db, params)
+	if err != nil {
+		return nil, err
+	}
+	return &kapselv1.CreateApiKeyResponse{Secret: key, ApiKey: &kapselv1.ApiKey{TenantId: id.Tenant.Text(tenantID), DisplayName: f.name}}, nil
 }
 
-func (f *keyFlags) onServer(ctx context.Context, server clientFlags) (tenantText, key string, err error) {
+func (f *keyFlags) onServer(ctx context.Context, server clientFlags) (*kapselv1.CreateApiKeyResponse, error) {
 	if _, err := f.check(); err != nil {
-		return "", "", err
+		return nil, err
 	}
 	d, err := server.demo()
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
 	request := &kapselv1.CreateApiKeyRequest{TenantId: f.tenant, ApiKey: &kapselv1.ApiKey{DisplayName: f.name}}
 	for _, scope := range f.scopes {
@@ -162,12 +168,9 @@ func (f *keyFlags) onServer(ctx context.Context, server clientFlags) (tenantText
 	}
 	response, err := newClient(d.URL, d.APIKey).tenants.CreateApiKey(ctx, request)
 	if err != nil {
-		return "", "", fmt.Errorf("create API key: %w", err)
+		return nil, fmt.Errorf("create API key: %w", err)
 	}
-	if !f.operator {
-		tenantText = response.ApiKey.TenantId
-	}
-	return tenantText, response.Secret, nil
+	return response, nil
 }
 
 func newKeysList() *cobra.Command {
@@ -175,7 +178,7 @@ func newKeysList() *cobra.Command {
 	var tenantText string
 	var output outputFlag
 	cmd := &cobra.Command{
-		Use: "list", Short: "List API keys, the newest first, without their values", Args: cobra.NoArgs,
+		Use: "list", Short: "List API keys, the newest first, without their values", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			printer, err := output.printer(cmd)
 			if err != nil {
@@ -233,9 +236,14 @@ func keyState(key *kapselv1.ApiKey, now time.Time) string {
 
 func newKeysRevoke() *cobra.Command {
 	var server clientFlags
+	var output outputFlag
 	cmd := &cobra.Command{
-		Use: "revoke KEY_ID", Short: "Revoke an API key, on every node within two seconds", Args: exactArgs(1),
+		Use: "revoke KEY_ID", Short: "Revoke an API key, on every node within two seconds", Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			printer, err := output.printer(cmd)
+			if err != nil {
+				return err
+			}
 			d, err := server.demo()
 			if err != nil {
 				return err
@@ -244,22 +252,13 @@ func newKeysRevoke() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("revoke API key: %w", err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s (%s…) revoked at %s\n", response.ApiKey.Id, response.ApiKey.Hint, response.ApiKey.RevokeTime.AsTime().Format(time.DateTime))
-			return nil
+			key := response.ApiKey
+			return output.print(printer, response, fmt.Sprintf("%s (%s…) revoked at %s\n", key.Id, key.Hint, key.RevokeTime.AsTime().Format(time.DateTime)))
 		},
 	}
+	output.add(cmd)
 	server.add(cmd.Flags())
 	return cmd
-}
-
-// exactArgs is cobra.ExactArgs, for commands below another one: a wrong number is a wrong call.
-func exactArgs(n int) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
-			return usageError(fmt.Errorf("%w: see %s --help", err, cmd.CommandPath()))
-		}
-		return nil
-	}
 }
 
 // audit writes down what is done on the database itself, where no API key says by whom.

@@ -24,7 +24,7 @@ func newListen() *cobra.Command {
 	var output outputFlag
 	request := new(kapselv1.ListenRequest)
 	cmd := &cobra.Command{
-		Use: "listen", Short: "Receive live webhooks on this machine, and forward them to an app", Args: cobra.NoArgs,
+		Use: "listen", Short: "Receive live webhooks on this machine, and forward them to an app", Args: noArgs,
 		Long: `Opens a session that gets a copy of each webhook of your endpoints, forwards it to an app on this machine, and reports
 what the app answered. Each report is an attempt, with a leaf in the log, like any other. Other destinations get their
 webhooks as ever.

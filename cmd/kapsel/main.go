@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
+	"connectrpc.com/connect/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -42,11 +44,20 @@ func run(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "kapsel:", oneLine(err))
-	if errors.Is(err, errUsage) || strings.HasPrefix(err.Error(), "unknown command") { // cobra has no error value for it
+	fmt.Fprintln(os.Stderr, "kapsel:", oneLine(err)+whatToDo(err))
+	refused := connect.CodeOf(err) == connect.CodeInvalidArgument                                 // by the server
+	if errors.Is(err, errUsage) || refused || strings.HasPrefix(err.Error(), "unknown command") { // cobra has no error value for it
 		return 2
 	}
 	return 1
+}
+
+// whatToDo is advice for an error that comes from far below the command, "" where its text is enough.
+func whatToDo(err error) string {
+	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+		return ": is a server running there, and is the address right?"
+	}
+	return ""
 }
 
 // maxErrorRunes of an error are shown: it may repeat what was given.
@@ -97,17 +108,24 @@ Exit codes: 0 success; 1 the command failed, or what was checked is not as it sh
 		newVersion(),
 	)
 	addResources(root)
-	for _, cmd := range root.Commands() {
-		if check := cmd.Args; check != nil {
-			cmd.Args = func(cmd *cobra.Command, args []string) error {
-				if err := check(cmd, args); err != nil {
-					return usageError(fmt.Errorf("%w: see kapsel %s --help", err, cmd.Name()))
-				}
-				return nil
-			}
-		}
-	}
 	return root
+}
+
+func noArgs(cmd *cobra.Command, args []string) error { return checkArgs(cmd, args, 0, 0) }
+
+// oneArg takes just the argument that the command's usage names.
+func oneArg(cmd *cobra.Command, args []string) error { return checkArgs(cmd, args, 1, 1) }
+
+func optionalArg(cmd *cobra.Command, args []string) error { return checkArgs(cmd, args, 0, 1) }
+
+func checkArgs(cmd *cobra.Command, args []string, least, most int) error {
+	switch {
+	case len(args) < least:
+		return usageError(fmt.Errorf("say which: %s; see %s --help", cmd.UseLine(), cmd.CommandPath()))
+	case len(args) > most:
+		return usageError(fmt.Errorf("unexpected argument %q: see %s --help", printable(args[most]), cmd.CommandPath()))
+	}
+	return nil
 }
 
 // notFromEnvironment marks a flag that means something else than the variable of its name.

@@ -26,6 +26,9 @@ func (f *logFlags) add(cmd *cobra.Command) {
 }
 
 func (f *logFlags) client(url string) (logclient.Client, error) {
+	if err := checkURL("URL", url); err != nil {
+		return logclient.Client{}, err
+	}
 	keys, err := readKeys(f.keys)
 	if err != nil {
 		return logclient.Client{}, err
@@ -53,7 +56,7 @@ With --audit-every it also recomputes the whole tree from the tiles, as kapsel a
 Exit code 1, and a file with both heads as evidence in the state directory, when the log is not what it was.`,
 		Example: `  kapsel monitor https://log.example.com/log/1 --key @log.pub --state-dir /var/lib/kapsel-monitor
   kapsel monitor https://log.example.com/log/1 --key @log.pub --once`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := flags.client(args[0])
 			if err != nil {

@@ -88,11 +88,14 @@ func (p profiles) write() error {
 	if err != nil {
 		return fmt.Errorf("encode profiles: %w", err)
 	}
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
+	err = writeWhole(path, 0o600, func(file io.Writer) error {
+		_, err := file.Write(text)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("write profiles: %w", err)
 	}
-	return os.Rename(temporary, path)
+	return nil
 }
 
 // chosen is the profile of that name, or with "" the current one. nil: there is none.
@@ -111,7 +114,7 @@ func (p profiles) chosen(name string) (*profile, error) {
 }
 
 func newProfiles() *cobra.Command {
-	cmd := &cobra.Command{Use: "profiles", Short: "Remember servers and API keys by name", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "profiles", Short: "Remember servers and API keys by name", Args: noArgs,
 		Long: `Keeps servers and API keys in a file that only you can read, config.yaml of kapsel in the directory of your
 configuration (~/.config on Linux). --profile, or KAPSEL_PROFILE, chooses one; otherwise the current one is taken. --url
 and --api-key, and their variables, come before any profile.`,
@@ -125,7 +128,7 @@ and --api-key, and their variables, come before any profile.`,
 
 func newProfilesSet() *cobra.Command {
 	var server string
-	cmd := &cobra.Command{Use: "set NAME", Short: "Remember a server and the API key that standard input has", Args: exactArgs(1),
+	cmd := &cobra.Command{Use: "set NAME", Short: "Remember a server and the API key that standard input has", Args: oneArg,
 		Long: `Remembers a server under a name, and the API key that is read from standard input, so that it stands neither in the
 process list nor in the history of your shell. The first profile becomes the current one.`,
 		Example: `  kapsel profiles set production --url https://kapsel.example.com < key.txt`,
@@ -161,7 +164,7 @@ process list nor in the history of your shell. The first profile becomes the cur
 }
 
 func newProfilesUse() *cobra.Command {
-	return &cobra.Command{Use: "use NAME", Short: "Make a profile the current one", Args: exactArgs(1),
+	return &cobra.Command{Use: "use NAME", Short: "Make a profile the current one", Args: oneArg,
 		RunE: func(_ *cobra.Command, args []string) error {
 			all, err := readProfiles()
 			if err != nil {
@@ -177,7 +180,7 @@ func newProfilesUse() *cobra.Command {
 }
 
 func newProfilesDelete() *cobra.Command {
-	return &cobra.Command{Use: "delete NAME", Short: "Forget a profile", Args: exactArgs(1),
+	return &cobra.Command{Use: "delete NAME", Short: "Forget a profile", Args: oneArg,
 		RunE: func(_ *cobra.Command, args []string) error {
 			all, err := readProfiles()
 			if err != nil {
@@ -196,7 +199,7 @@ func newProfilesDelete() *cobra.Command {
 }
 
 func newProfilesList() *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List profiles, without their keys", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "list", Short: "List profiles, without their keys", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all, err := readProfiles()
 			if err != nil {

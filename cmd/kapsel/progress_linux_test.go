@@ -64,7 +64,7 @@ func TestLongWorkShowsItsProgressOnATerminal(t *testing.T) {
 		args string
 		want string // what is shown, a regular expression
 	}{
-		{"replay --all --wait --json", `\[[#.]{30}\] \d+ of \d+ dead letters|\d+ dead letters`},
+		{"replay --all --wait --output=json", `\[[#.]{30}\] \d+ of \d+ dead letters|\d+ dead letters`},
 		{"export", `\d+ proofs`},
 		{"audit --api-key " + key + " " + url + "/log/1 --key " + log.Log.Keys[0].VerifierKey, `\[[#.]{30}\] \d+ of \d+ leaves.*\d+ proof packages`},
 		{"bench --duration 1s --warmup 1s --rate 20 --json", `(?s)\[[#.]{30}\] 0 of 1 s of warm-up.*\[[#.]{30}\] 0 of 1 s of load.*\d+ of \d+ webhooks sealed.*\[[#.]{30}\] 0 of 200 proofs`},
@@ -96,7 +96,7 @@ func TestLongWorkShowsItsProgressOnATerminal(t *testing.T) {
 			if at := strings.LastIndex(shown, "\x1b[K"); strings.ContainsAny(shown[at+len("\x1b[K"):], "[#") {
 				t.Errorf("progress is left on the terminal: %q", shown)
 			}
-			if strings.HasSuffix(test.args, "--json") && !json.Valid(stdout) {
+			if strings.HasSuffix(test.args, "json") && !json.Valid(stdout) {
 				t.Errorf("standard output is not JSON: %q", stdout)
 			}
 			if name == "replay" {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"strings"
 	"time"
 
@@ -41,7 +41,7 @@ letters included, in one .tar.gz; with --format tlog-proof a C2SP tlog-proof fil
 bytes, its place and the signed head. Check the file offline with kapsel verify. kapsel export fetches a span of time.`,
 		Example: `  kapsel proof att_01m87j6n8meqb9a0bhc8fhn7x4 -o proof.json
   kapsel proof evt_01m87j6n89fktb8y67hs9n6z5n --format archive -o event.tar.gz`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request, err := proofSubject(args[0])
 			if err != nil {
@@ -49,6 +49,9 @@ bytes, its place and the signed head. Check the file offline with kapsel verify.
 			}
 			if format != formatPackage && format != formatTlogProof && format != formatArchive {
 				return usageError(fmt.Errorf("--format is %q: want package, tlog-proof or archive", format))
+			}
+			if output == "" {
+				return usageError(errors.New("--output is empty: name a file, or - for standard output"))
 			}
 			d, err := flags.demo()
 			if err != nil {
@@ -109,7 +112,11 @@ func writeProof(cmd *cobra.Command, packages []*kapselv1.ProofPackage, format, o
 		_, err := cmd.OutOrStdout().Write(document)
 		return err
 	}
-	if err := os.WriteFile(output, document, 0o644); err != nil {
+	err := writeWhole(output, 0o644, func(file io.Writer) error {
+		_, err := file.Write(document)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("write proof: %w", err)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s: proof of %s, leaf %d\n", output, last.AttemptId, last.LeafIndex)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 	"github.com/kapsel-dev/kapsel/internal/id"
@@ -21,7 +20,8 @@ const replayPoll = 500 * time.Millisecond
 func newReplay() *cobra.Command {
 	var flags clientFlags
 	var selection deadLetterFlags
-	var all, dryRun, wait, cancel, asJSON bool
+	var output outputFlag
+	var all, dryRun, wait, cancel bool
 	var rate int32
 	cmd := &cobra.Command{
 		Use:   "replay [REPLAY_ID]",
@@ -34,9 +34,13 @@ Exit code 0: begun, or with --wait completed. 1: cancelled, or it could not be d
 		Example: `  kapsel replay --destination dst_… --since 24h --dry-run
   kapsel replay --destination dst_… --since 24h --rate 200 --wait
   kapsel replay rpl_… --cancel`,
-		Args: cobra.MaximumNArgs(1),
+		Args: optionalArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ask, err := replayQuestion(args, &selection, all, dryRun, cancel, rate)
+			if err != nil {
+				return err
+			}
+			printer, err := output.printer(cmd)
 			if err != nil {
 				return err
 			}
@@ -54,7 +58,7 @@ Exit code 0: begun, or with --wait completed. 1: cancelled, or it could not be d
 					return err
 				}
 			}
-			if err := printReplay(cmd.OutOrStdout(), replay, asJSON); err != nil {
+			if err := output.print(printer, replay, replayLine(replay)+"\n"); err != nil {
 				return fmt.Errorf("print replay: %w", err)
 			}
 			if wait && replay.State == kapselv1.ReplayState_REPLAY_STATE_CANCELLED && !cancel {
@@ -70,7 +74,7 @@ Exit code 0: begun, or with --wait completed. 1: cancelled, or it could not be d
 	cmd.Flags().Int32Var(&rate, "rate", 0, "deliveries to make a second, at most 10000 (default 100)")
 	cmd.Flags().BoolVar(&wait, "wait", false, "follow it to its end, with a line of progress on a terminal")
 	cmd.Flags().BoolVar(&cancel, "cancel", false, "stop the replay of that id; what it has made stays")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the replay as JSON")
+	output.add(cmd)
 	return cmd
 }
 
@@ -148,18 +152,6 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
-}
-
-func printReplay(w io.Writer, replay *kapselv1.Replay, asJSON bool) error {
-	line := []byte(replayLine(replay))
-	if asJSON {
-		var err error
-		if line, err = (protojson.MarshalOptions{EmitDefaultValues: true}).Marshal(replay); err != nil {
-			return err
-		}
-	}
-	_, err := fmt.Fprintf(w, "%s\n", line)
-	return err
 }
 
 // replayLine says in one line where a replay stands.

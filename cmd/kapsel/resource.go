@@ -43,7 +43,7 @@ func newResource(spec rpcCommand, method protoreflect.MethodDescriptor, comments
 	use, args := spec.verb, cobra.PositionalArgs(noArgs)
 	if spec.argument != "" {
 		use += " " + strings.ToUpper(spec.argument)
-		args = exactArgs(1)
+		args = oneArg
 	}
 	cmd := &cobra.Command{
 		Use: use, Short: comments.Short(method.FullName()), Long: comments.Long(method.FullName()), Args: args,
@@ -69,13 +69,6 @@ func newResource(spec rpcCommand, method protoreflect.MethodDescriptor, comments
 		flags.Lookup(name).Annotations = map[string][]string{notFromEnvironment: nil}
 	}
 	return cmd
-}
-
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError(fmt.Errorf("unexpected argument %q: see %s --help", printable(args[0]), cmd.CommandPath()))
-	}
-	return nil
 }
 
 func (r *resource) example() string {
@@ -177,20 +170,32 @@ func checkRequest(cmd *cobra.Command, request proto.Message) error {
 	}
 	var all []string
 	for _, violation := range invalid.Violations {
-		all = append(all, strings.TrimSpace(protovalidate.FieldPathString(violation.Proto.GetField())+" "+violationText(violation)))
+		all = append(all, violationText(cmd, request, violation))
 	}
 	return usageError(fmt.Errorf("%s: see %s --help", strings.Join(all, "; "), cmd.CommandPath()))
 }
 
 var idPattern = regexp.MustCompile(`^\^([a-z]{2,8})_\[0-7\]`)
 
-// violationText says what is wrong. A pattern of ids says little to people.
-func violationText(violation *protovalidate.Violation) string {
-	pattern := idPattern.FindStringSubmatch(violation.RuleValue.String())
-	if pattern == nil {
-		return violation.Proto.GetMessage()
+// violationText says what is wrong, in the words of the command line where the contract's say little to people.
+func violationText(cmd *cobra.Command, request proto.Message, violation *protovalidate.Violation) string {
+	path := protovalidate.FieldPathString(violation.Proto.GetField())
+	if choice := request.ProtoReflect().Descriptor().Oneofs().ByName(protoreflect.Name(path)); choice != nil {
+		var flags []string
+		for i := range choice.Fields().Len() {
+			if name := strings.ReplaceAll(string(choice.Fields().Get(i).Name()), "_", "-"); cmd.Flags().Lookup(name) != nil {
+				flags = append(flags, "--"+name)
+			}
+		}
+		return "give one of " + strings.Join(flags, ", ")
 	}
-	return "is not an id of the form " + pattern[1] + "_ and 26 characters"
+	if pattern := idPattern.FindStringSubmatch(violation.RuleValue.String()); pattern != nil {
+		return path + " is not an id of the form " + pattern[1] + "_ and 26 characters"
+	}
+	if violation.Proto.GetRuleId() == "required" {
+		return path + " is missing"
+	}
+	return strings.TrimSpace(path + " " + violation.Proto.GetMessage())
 }
 
 // resourcePaths are paths of fields of the resource that a request changes, without the resource's own name.
@@ -220,21 +225,9 @@ func readData(cmd *cobra.Command, given string) ([]byte, error) {
 	if !isFile && given != "-" {
 		return []byte(given), nil
 	}
-	in := cmd.InOrStdin()
-	if isFile {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, usageError(fmt.Errorf("--data: %w", err))
-		}
-		defer file.Close()
-		in = file
-	}
-	text, err := io.ReadAll(io.LimitReader(in, maxDataBytes+1))
+	text, err := readBounded(cmd.InOrStdin(), path, maxDataBytes)
 	if err != nil {
-		return nil, usageError(fmt.Errorf("--data: %w", err))
-	}
-	if len(text) > maxDataBytes {
-		return nil, usageError(fmt.Errorf("--data has more than %d MiB", maxDataBytes>>20))
+		return nil, fmt.Errorf("--data: %w", err)
 	}
 	return text, nil
 }
@@ -367,6 +360,15 @@ func (o *outputFlag) printer(cmd *cobra.Command) (protocli.Printer, error) {
 		return protocli.Printer{}, usageError(fmt.Errorf("--output: there is no %q: choose of %s", printable(string(*o)), strings.Join(outputFormats, ", ")))
 	}
 	return protocli.Printer{Out: cmd.OutOrStdout(), Format: protocli.Format(cmp.Or(string(*o), string(protocli.Table))), Bold: isColourful(cmd.OutOrStdout())}, nil
+}
+
+// print writes the text, or in another format what the server answered.
+func (o *outputFlag) print(printer protocli.Printer, response proto.Message, text string) error {
+	if printer.Format != protocli.Table {
+		return printer.Message(alone(response))
+	}
+	_, err := io.WriteString(printer.Out, text)
+	return err
 }
 
 // isColourful reports whether what is written may be coloured: people watch, and have not said no (no-color.org).

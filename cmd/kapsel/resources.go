@@ -114,7 +114,7 @@ func addResources(root *cobra.Command) {
 		groups[cmd.Name()] = cmd
 	}
 	for _, group := range rpcGroups {
-		cmd := &cobra.Command{Use: group.name, Short: group.short, Args: cobra.NoArgs,
+		cmd := &cobra.Command{Use: group.name, Short: group.short, Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				var verbs []string
 				for _, sub := range cmd.Commands() {

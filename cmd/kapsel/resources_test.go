@@ -56,6 +56,8 @@ func TestEachRPCHasACommand(t *testing.T) {
 		has[rpc] = true
 		if found, rest, err := root.Find(strings.Fields(path)); err != nil || len(rest) > 0 || !found.Runnable() {
 			t.Errorf("%s: there is no command %q", rpc, path)
+		} else if found.Flags().ShorthandLookup("o") == nil && path != "bench" {
+			t.Errorf("%s: kapsel %s has no --output", rpc, path)
 		}
 	}
 	for _, file := range contractFiles {

@@ -34,7 +34,7 @@ the high-water mark is set aside: keep both, with the old key and a dump of the 
 needs the new name and key. Proof packages of the old log stay valid under its old key.`,
 		Example: `  kapsel keys new-log-key --state-dir /var/lib/kapsel
   kapsel keys restart-log --state-dir /var/lib/kapsel --new-key /var/lib/kapsel/log.1a2b3c4d.key --origin log.example.com/2`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return restartLog(cmd, flags) },
 	}
 	f := cmd.Flags()

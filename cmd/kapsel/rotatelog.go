@@ -23,7 +23,7 @@ func newKeysNewLogKey() *cobra.Command {
 		Use: "new-log-key", Short: "Make a key file that the log can be handed over to",
 		Long: `Makes an Ed25519 key in a file log.<public half>.key of the state directory and prints its path. Nothing is signed
 with it before kapsel keys rotate-log: copy it to the state directories of all nodes first, which need no restart.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if stateDir == "" {
 				return usageError(errors.New("--state-dir is needed"))
@@ -68,7 +68,7 @@ All nodes must have the new key before: its file in their state directories, or 
 it stops sealing. The log's name, its leaves and all old proofs stay as they are. This cannot be undone.`,
 		Example: `  kapsel keys new-log-key --state-dir /var/lib/kapsel      # copy what it prints to all nodes
   kapsel keys rotate-log --state-dir /var/lib/kapsel --new-key /var/lib/kapsel/log.1a2b3c4d.key --overlap 720h`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return rotateLog(cmd, flags) },
 	}
 	f := cmd.Flags()

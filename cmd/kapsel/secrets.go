@@ -39,7 +39,7 @@ type secretsFlags struct {
 }
 
 func newSecrets() *cobra.Command {
-	cmd := &cobra.Command{Use: "secrets", Short: "Rotate and wrap the keys that encrypt secrets in the database", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "secrets", Short: "Rotate and wrap the keys that encrypt secrets in the database", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return usageError(errors.New("say what to do: kapsel secrets status, rotate, prune or wrap"))
 		},
@@ -88,7 +88,7 @@ func (f *secretsFlags) open(ctx context.Context) (db *store.DB, keys *secret.Key
 func newSecretsStatus() *cobra.Command {
 	var flags secretsFlags
 	cmd := &cobra.Command{
-		Use: "status", Short: "Say which keys there are, and how many secrets each has encrypted", Args: cobra.NoArgs,
+		Use: "status", Short: "Say which keys there are, and how many secrets each has encrypted", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			db, keys, _, err := flags.open(cmd.Context())
 			if err != nil {
@@ -151,7 +151,7 @@ func newSecretsRotate() *cobra.Command {
 	var prepare bool
 	var batch int
 	cmd := &cobra.Command{
-		Use: "rotate", Short: "Encrypt all secrets under a new key, while nodes run", Args: cobra.NoArgs,
+		Use: "rotate", Short: "Encrypt all secrets under a new key, while nodes run", Args: noArgs,
 		Long: `Adds a key to the keyset, makes it the one that encrypts, and encrypts all secrets anew, in batches. Nodes that
 share the state directory take the new keyset over within seconds, and read what either key has encrypted. The old key stays
 in the keyset until kapsel secrets prune.
@@ -236,7 +236,7 @@ func resealAll(ctx context.Context, out io.Writer, db *store.DB, keys *secret.Ke
 func newSecretsPrune() *cobra.Command {
 	var flags secretsFlags
 	cmd := &cobra.Command{
-		Use: "prune", Short: "Remove the keys under which nothing is encrypted any more", Args: cobra.NoArgs,
+		Use: "prune", Short: "Remove the keys under which nothing is encrypted any more", Args: noArgs,
 		Long: `Removes from the keyset's file the keys that have encrypted no secret in the database. A backup of the database from
 before the rotation needs them: keep a copy of the old keyset as long as such backups.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -15,7 +15,7 @@ import (
 func newSecretsWrap() *cobra.Command {
 	var flags secretsFlags
 	cmd := &cobra.Command{
-		Use: "wrap", Short: "Encrypt the keyset's file under a key in a KMS", Args: cobra.NoArgs,
+		Use: "wrap", Short: "Encrypt the keyset's file under a key in a KMS", Args: noArgs,
 		Long: `Replaces the keyset's file, which is in the clear, by one that only the key of --secrets-kms opens. The keys in it stay the
 same, so no secret is encrypted anew. Nodes that run keep what they have; start each again with --secrets-kms. There is no way
 back, and who loses the key in the KMS loses the secrets. What copies of the clear file there are still opens them: run

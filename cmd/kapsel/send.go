@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/signature"
@@ -23,8 +24,7 @@ const (
 )
 
 func newSend() *cobra.Command {
-	var flags clientFlags
-	var preset, secret, ingestURL, signedURL, event, deliveryID, contentType string
+	var dataDir, preset, secret, ingestURL, signedURL, event, deliveryID, contentType string
 	cmd := &cobra.Command{
 		Use:   "send FILE",
 		Short: "Sign a file as a provider does, and post it as a webhook",
@@ -35,23 +35,21 @@ Where the provider signs with a private key (discord, sendgrid), --secret is tha
 stands in the body (adyen, linear, microsoft-graph), the file must have the member, whatever it holds.`,
 		Example: `  kapsel send --preset github push.json --event push
   kapsel send --preset twilio --content-type application/x-www-form-urlencoded sms.txt --ingest-url https://… --secret …`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body, err := readBounded(cmd.InOrStdin(), args[0], maxSendBytes)
 			if err != nil {
 				return err
 			}
 			if ingestURL == "" || secret == "" {
-				d, err := flags.demo()
+				d, err := devDemo(dataDir)
 				if err != nil {
-					return err
+					return fmt.Errorf("--ingest-url and --secret are needed, but for kapsel dev: %w", err)
 				}
-				if ingestURL == "" {
-					ingestURL = d.URL + "/ingest/" + d.EndpointID
-				}
-				if secret == "" {
-					secret = d.SigningSecret
-				}
+				ingestURL, secret = cmp.Or(ingestURL, d.IngestURL), cmp.Or(secret, d.SigningSecret)
+			}
+			if u, err := url.Parse(ingestURL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+				return usageError(fmt.Errorf("--ingest-url %q is not the address of an endpoint, such as https://kapsel.example.com/ingest/ep_…", printable(ingestURL)))
 			}
 			if deliveryID == "" {
 				deliveryID = id.New().String()
@@ -63,6 +61,9 @@ stands in the body (adyen, linear, microsoft-graph), the file must have the memb
 				return usageError(fmt.Errorf("--preset %s: %w", preset, err))
 			}
 			if p, found := signature.Lookup(preset); found && p.EventType.Header != "" && event != "" {
+				if !httpguts.ValidHeaderFieldValue(event) {
+					return usageError(fmt.Errorf("--event %q cannot stand in a header: it needs plain text of one line", printable(event)))
+				}
 				signed.Header.Set(p.EventType.Header, event)
 			}
 			if _, query, found := strings.Cut(signed.URL, "?"); found { // some providers add to it
@@ -72,7 +73,7 @@ stands in the body (adyen, linear, microsoft-graph), the file must have the memb
 			return post(cmd, ingestURL, signed.Header, signed.Body)
 		},
 	}
-	flags.add(cmd.Flags())
+	cmd.Flags().StringVar(&dataDir, "data-dir", "", "data directory of kapsel dev, if not the usual one")
 	cmd.Flags().StringVar(&preset, "preset", signature.PresetGitHub, "whose signature to make")
 	cmd.Flags().StringVar(&ingestURL, "ingest-url", "", "the endpoint's address")
 	cmd.Flags().StringVar(&signedURL, "signed-url", "", "the endpoint's signed_url, where the provider signs the URL (default --ingest-url)")
@@ -91,7 +92,7 @@ func post(cmd *cobra.Command, url string, header http.Header, body []byte) error
 	request.Header = header
 	response, err := (&http.Client{Timeout: sendTimeout}).Do(request)
 	if err != nil {
-		return fmt.Errorf("post webhook: %w: is the server running?", err)
+		return fmt.Errorf("post webhook: %w", err)
 	}
 	defer response.Body.Close()
 	receipt, err := io.ReadAll(io.LimitReader(response.Body, maxReceiptBytes))
@@ -107,25 +108,4 @@ func post(cmd *cobra.Command, url string, header http.Header, body []byte) error
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", receipt)
 	return err
-}
-
-// readBounded reads a file, or standard input for "-", of at most that many bytes.
-func readBounded(stdin io.Reader, path string, maxBytes int64) ([]byte, error) {
-	source := stdin
-	if path != "-" {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, usageError(err)
-		}
-		defer file.Close()
-		source = file
-	}
-	data, err := io.ReadAll(io.LimitReader(source, maxBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if int64(len(data)) > maxBytes {
-		return nil, usageError(fmt.Errorf("%s is longer than %d bytes", path, maxBytes))
-	}
-	return data, nil
 }

@@ -120,7 +120,7 @@ func parseRanges(flag string, texts []string) (ranges []netip.Prefix, err error)
 func newServe() *cobra.Command {
 	var flags nodeFlags
 	cmd := &cobra.Command{
-		Use: "serve", Short: "Run a node on a PostgreSQL of your own", Args: cobra.NoArgs,
+		Use: "serve", Short: "Run a node on a PostgreSQL of your own", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level, err := flags.parse()
 			if err != nil {
@@ -182,7 +182,7 @@ func relaxCollector() {
 func newMigrate() *cobra.Command {
 	var url string
 	cmd := &cobra.Command{
-		Use: "migrate", Short: "Bring the database's schema up to date", Args: cobra.NoArgs,
+		Use: "migrate", Short: "Bring the database's schema up to date", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if url == "" {
 				return usageError(fmt.Errorf("database URL is missing: set --database-url or KAPSEL_DATABASE_URL"))

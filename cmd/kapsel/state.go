@@ -10,7 +10,7 @@ import (
 )
 
 func newState() *cobra.Command {
-	cmd := &cobra.Command{Use: "state", Short: "Make or install the key files that all nodes of a service share", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "state", Short: "Make or install the key files that all nodes of a service share", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return usageError(errors.New("say what to do: kapsel state init, kapsel state install"))
 		},
@@ -25,7 +25,7 @@ func newStateInit() *cobra.Command {
 		Use: "init", Short: "Make the log's key and the keyset of secrets, where they are not there yet",
 		Long: `Makes log.key and secrets.keyset in a directory, and leaves files alone that are there. A node does the same at its first
 start; made beforehand, they can be put on every node. Keep a copy of both apart from the database.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				return usageError(errors.New("state directory is missing: set --state-dir"))
@@ -52,7 +52,7 @@ give a file that mode. A keyset of secrets that has changed is replaced. Another
 cannot change its key that way. Running it again changes nothing.
 
 With --keyset-only no key of the log is copied: for nodes without the role seal, and where the log's key is in a module.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if from == "" || dir == "" {
 				return usageError(errors.New("say where from and where to: set --from and --state-dir"))

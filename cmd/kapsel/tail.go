@@ -26,7 +26,7 @@ func newTail() *cobra.Command {
 	var limit int
 	filter := new(kapselv1.EventFilter)
 	cmd := &cobra.Command{
-		Use: "tail", Short: "Follow events: each as it is accepted, and whenever its state changes", Args: cobra.NoArgs,
+		Use: "tail", Short: "Follow events: each as it is accepted, and whenever its state changes", Args: noArgs,
 		Long: `Follows events from now on, until Ctrl-C: a line each time one is accepted or its state changes. Interruptions are
 bridged: what happened meanwhile follows, and nothing comes twice.`,
 		Example: `  kapsel tail

@@ -17,7 +17,7 @@ import (
 const tenantStatePrefix = "TENANT_STATE_"
 
 func newTenants() *cobra.Command {
-	cmd := &cobra.Command{Use: "tenants", Short: "Make, list, suspend and delete tenants, with a key of the operator", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "tenants", Short: "Make, list, suspend and delete tenants, with a key of the operator", Args: noArgs,
 		Long: `Manages tenants with a key of the operator (--api-key or KAPSEL_API_KEY). The first one is made by
 kapsel keys create --operator, with access to the database.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,10 +32,15 @@ kapsel keys create --operator, with access to the database.`,
 
 func newTenantsCreate() *cobra.Command {
 	var server clientFlags
+	var output outputFlag
 	var name string
 	cmd := &cobra.Command{
-		Use: "create", Short: "Make a tenant and print its id", Args: cobra.NoArgs,
+		Use: "create", Short: "Make a tenant and print its id", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			printer, err := output.printer(cmd)
+			if err != nil {
+				return err
+			}
 			d, err := server.demo()
 			if err != nil {
 				return err
@@ -45,11 +50,11 @@ func newTenantsCreate() *cobra.Command {
 				return fmt.Errorf("create tenant: %w", err)
 			}
 			fmt.Fprintln(cmd.ErrOrStderr(), "next: kapsel keys create --tenant "+response.Tenant.Id)
-			fmt.Fprintln(cmd.OutOrStdout(), response.Tenant.Id)
-			return nil
+			return output.print(printer, response, response.Tenant.Id+"\n")
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "name of the tenant, for people")
+	output.add(cmd)
 	server.add(cmd.Flags())
 	return cmd
 }
@@ -58,7 +63,7 @@ func newTenantsList() *cobra.Command {
 	var server clientFlags
 	var output outputFlag
 	cmd := &cobra.Command{
-		Use: "list", Short: "List tenants, the newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List tenants, the newest first", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			printer, err := output.printer(cmd)
 			if err != nil {
@@ -102,9 +107,14 @@ func tenantState(t *kapselv1.Tenant) string {
 
 func newTenantsState(verb, short string, state kapselv1.TenantState) *cobra.Command {
 	var server clientFlags
+	var output outputFlag
 	cmd := &cobra.Command{
-		Use: verb + " TENANT_ID", Short: short, Args: exactArgs(1),
+		Use: verb + " TENANT_ID", Short: short, Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			printer, err := output.printer(cmd)
+			if err != nil {
+				return err
+			}
 			d, err := server.demo()
 			if err != nil {
 				return err
@@ -115,24 +125,29 @@ func newTenantsState(verb, short string, state kapselv1.TenantState) *cobra.Comm
 			if err != nil {
 				return fmt.Errorf("%s tenant: %w", verb, err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", response.Tenant.Id, tenantState(response.Tenant))
-			return nil
+			return output.print(printer, response, fmt.Sprintf("%s is %s\n", response.Tenant.Id, tenantState(response.Tenant)))
 		},
 	}
+	output.add(cmd)
 	server.add(cmd.Flags())
 	return cmd
 }
 
 func newTenantsDelete() *cobra.Command {
 	var server clientFlags
+	var output outputFlag
 	var sure bool
 	cmd := &cobra.Command{
-		Use: "delete TENANT_ID", Short: "Delete a tenant with all its payloads, leaf bytes, secrets and keys", Args: exactArgs(1),
+		Use: "delete TENANT_ID", Short: "Delete a tenant with all its payloads, leaf bytes, secrets and keys", Args: oneArg,
 		Long: `Ends a tenant's keys, intake and deliveries at once, and erases the rest in the background: endpoints, destinations,
 payloads, leaf bytes, secrets. Hashes and the audit log stay. It cannot be undone, so --yes must be given.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !sure {
 				return usageError(errors.New("this cannot be undone: say --yes to delete the tenant and all that it has"))
+			}
+			printer, err := output.printer(cmd)
+			if err != nil {
+				return err
 			}
 			d, err := server.demo()
 			if err != nil {
@@ -142,10 +157,11 @@ payloads, leaf bytes, secrets. Hashes and the audit log stay. It cannot be undon
 			if err != nil {
 				return fmt.Errorf("delete tenant: %w", err)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s is %s; kapsel tenants list shows when it is deleted\n", response.Tenant.Id, tenantState(response.Tenant))
-			return nil
+			text := fmt.Sprintf("%s is %s; kapsel tenants list shows when it is deleted\n", response.Tenant.Id, tenantState(response.Tenant))
+			return output.print(printer, response, text)
 		},
 	}
+	output.add(cmd)
 	cmd.Flags().BoolVar(&sure, "yes", false, "really delete it")
 	cmd.Flags().Lookup("yes").Annotations = map[string][]string{notFromEnvironment: nil} // said each time
 	server.add(cmd.Flags())

@@ -44,21 +44,20 @@ Exit code 0 only for a full proof.`,
 		Example: `  kapsel verify proof.json --key 'log.example.com/log/1+1a2b3c4d+AbCd…'
   kapsel verify proof.json --key @log.pub --url https://log.example.com/log/1
   kapsel verify first-quarter.tar.gz --key @log.pub`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			run.cmd = cmd
 			if run.trusted, err = readKeys(keys); err != nil {
 				return err
 			}
-			source := cmd.InOrStdin()
-			if args[0] != "-" {
-				file, err := os.Open(args[0])
-				if err != nil {
-					return usageError(err)
-				}
-				defer file.Close()
-				source = file
+			if err := checkURL("--url", run.url); err != nil {
+				return err
 			}
+			source, err := openFile(cmd.InOrStdin(), args[0])
+			if err != nil {
+				return err
+			}
+			defer source.Close()
 			return run.file(bufio.NewReader(source))
 		},
 	}

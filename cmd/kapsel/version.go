@@ -26,7 +26,7 @@ func version() string {
 
 func newVersion() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version, and what it was built from and with", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version, and what it was built from and with", Args: noArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
 			out := cmd.OutOrStdout()
 			fmt.Fprintln(out, "kapsel", version())

@@ -76,7 +76,7 @@ speaks C2SP tlog-witness can use it. It needs no database. Put TLS before it.
 The state directory remembers how far each log was followed. Lost or rolled back, this witness could vouch for a fork:
 keep it on a disk that lasts, give it to one process only, and never restore it from a backup. Start with another key instead.`,
 		Example: `  kapsel witness --name witness.example.com --state-dir /var/lib/kapsel-witness --log log.example.org/log/1+1a2b3c4d+AQ…`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runWitness(cmd, &flags) },
 	}
 	f := cmd.Flags()

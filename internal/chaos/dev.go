@@ -72,6 +72,9 @@ func (d *Dev) Restart(t testing.TB) {
 	AwaitAnswer(t, d.Process, d.Ready.URL+"/readyz", startPatience)
 }
 
+// DataDir is its --data-dir.
+func (d *Dev) DataDir() string { return d.dir }
+
 // API is the demo tenant's.
 func (d *Dev) API() API { return API{URL: d.Ready.URL, Key: d.Ready.APIKey} }
 

@@ -3,6 +3,7 @@ package protocli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"slices"
@@ -73,14 +74,16 @@ func ParseValue(field protoreflect.FieldDescriptor, text string, newField func(p
 }
 
 func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if info.IsDir() || info.Size() > maxFileBytes {
-		return nil, fmt.Errorf("%s is a directory, or larger than %d MiB", path, maxFileBytes>>20)
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1)) // a device has no size to look at
+	if err == nil && len(data) > maxFileBytes {
+		err = fmt.Errorf("%s is larger than %d MiB", path, maxFileBytes>>20)
 	}
-	return os.ReadFile(path)
+	return data, err
 }
 
 func parseNumber(kind protoreflect.Kind, text string) (protoreflect.Value, error) {
