@@ -71,6 +71,8 @@ generate: ## Generate third_party, gen, proto/contract.binpb, proto/openapi.yaml
 	$(BUF) generate
 	$(BUF) build proto --exclude-imports -o proto/contract.binpb
 	$(BUF) generate --template buf.gen.openapi.yaml
+	grep -vE '^ +nullable: true$$' proto/openapi.yaml > proto/openapi.yaml.new # a word of OpenAPI 3.0, which 3.1 has not
+	mv proto/openapi.yaml.new proto/openapi.yaml
 	tools/generate-ts.sh
 	$(SQLC) generate
 	@tools/stale-queries.sh
