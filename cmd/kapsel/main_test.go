@@ -4,8 +4,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
 
 // runCaptured runs the command line and returns its exit code and what it wrote to standard error.
@@ -104,5 +107,22 @@ func TestFlagsComeFromTheEnvironmentUnlessGiven(t *testing.T) {
 	}
 	if _, text := runCaptured(t, "migrate", "--database-url", "postgres://127.0.0.1:1/given"); strings.Contains(text, "from_environment") {
 		t.Errorf("the environment wins over the flag: %q", text)
+	}
+}
+
+// A shell that is set up as the documents say must still be able to start a server: each flag is a variable too.
+func TestDocumentsSetNoVariableOfTheServer(t *testing.T) {
+	for _, path := range []string{"../../README.md", "../../docs/quickstart.md", "../../docs/verifying.md", "../../docs/cli.md"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`KAPSEL_[A-Z_]+`).FindAllString(string(text), -1) {
+			newDev().Flags().VisitAll(func(flag *pflag.Flag) {
+				if environmentName(flag.Name) == name && name != "KAPSEL_DATABASE_URL" { // which is meant for the server
+					t.Errorf("%s asks for %s, which is --%s of kapsel dev", path, name, flag.Name)
+				}
+			})
+		}
 	}
 }

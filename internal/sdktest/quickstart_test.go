@@ -13,7 +13,7 @@ import (
 // In an empty directory, with nothing but the packed SDK: a webhook's whole way, from a new endpoint to a proof that verifies.
 func testQuickstart(t *testing.T, s *scene) {
 	dev, sink := s.dev, chaos.NewSink(t)
-	environment := append(os.Environ(), "KAPSEL_URL="+dev.Ready.URL, "KAPSEL_API_KEY="+dev.Ready.APIKey, "KAPSEL_LOG_KEY="+dev.Ready.PublicKey,
+	environment := append(os.Environ(), "KAPSEL_URL="+dev.Ready.URL, "KAPSEL_API_KEY="+dev.Ready.APIKey, "KAPSEL_LOG_PUBLIC_KEY="+dev.Ready.PublicKey,
 		"DESTINATION_URL="+sink.URL)
 
 	t.Run("Go", func(t *testing.T) {

@@ -29,7 +29,7 @@ func main() {
 		log.Fatal(err)
 	}
 	// The key must come from elsewhere than the server that is checked with it.
-	proofs, err := client.GetVerifiedProofs(ctx, event.Id, os.Getenv("KAPSEL_LOG_KEY"))
+	proofs, err := client.GetVerifiedProofs(ctx, event.Id, os.Getenv("KAPSEL_LOG_PUBLIC_KEY"))
 	if err != nil {
 		log.Fatal(err)
 	}
