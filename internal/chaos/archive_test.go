@@ -65,10 +65,25 @@ func TestArchivedDatabaseIsRecovered(t *testing.T) {
 		book.discard(ctx)
 		book.run(ctx, "recover")
 		book.run(ctx, "target", fmt.Sprintf("TARGET=recovery_target_%s = '%s'", kind, targets[kind]))
-		book.start(ctx)
-		if code, out, _ := Run(t, "fsck", "--database-url", cluster.DatabaseURL(), "--high-water", mark); code != 1 || !strings.Contains(out, "is the high-water mark, but the log has only") {
-			t.Errorf("fsck of a database at an earlier %s: exit code %d\n%s", kind, code, out)
+		fsck := func(says string) {
+			t.Helper()
+			if code, out, _ := Run(t, "fsck", "--database-url", cluster.DatabaseURL(), "--high-water", mark); code != 1 || !strings.Contains(out, says) {
+				t.Errorf("fsck of a database at an earlier %s: exit code %d, want 1 and %q\n%s", kind, code, says, out)
+			}
 		}
+		if kind == "name" { // looked at before it has ended
+			book.pauseAtTarget()
+			book.launch(ctx)
+			fsck("the server is in recovery")
+			for query[string](ctx, t, cluster, "select pg_get_wal_replay_pause_state()")[0] != "paused" {
+				time.Sleep(10 * time.Millisecond)
+			}
+			query[any](ctx, t, cluster, "select pg_wal_replay_resume()")
+			book.awaitRecovered(ctx)
+		} else {
+			book.start(ctx)
+		}
+		fsck("leaves: it was restored or has lost data")
 	}
 	node.Restart(t)
 	checkRefuses(ctx, t, r, node, route, sink, latest)
@@ -250,6 +265,13 @@ func newArchivedCluster(t *testing.T, r *Random) (*Cluster, *runbook) {
 // start starts PostgreSQL on what is in PGDATA, and returns when it takes writes.
 func (b *runbook) start(ctx context.Context) {
 	b.t.Helper()
+	b.launch(ctx)
+	b.awaitRecovered(ctx)
+}
+
+// launch returns when PostgreSQL can be read, which may be long before its recovery has ended.
+func (b *runbook) launch(ctx context.Context) {
+	b.t.Helper()
 	server, err := embedpg.Start(ctx, embedpg.Config{DataDir: filepath.Dir(b.variables["PGDATA"]), Durable: true})
 	if err != nil {
 		b.t.Fatal(err)
@@ -260,6 +282,26 @@ func (b *runbook) start(ctx context.Context) {
 		}
 	})
 	b.cluster.Postgres, b.cluster.databaseURL = server, server.ConnString("postgres")
+}
+
+func (b *runbook) awaitRecovered(ctx context.Context) {
+	b.t.Helper()
+	for query[bool](ctx, b.t, b.cluster, "select pg_is_in_recovery()")[0] {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// pauseAtTarget keeps a recovery that is to come at its target, until it is told to go on.
+func (b *runbook) pauseAtTarget() {
+	b.t.Helper()
+	file, err := os.OpenFile(filepath.Join(b.variables["PGDATA"], "postgresql.auto.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_, err = file.WriteString("recovery_target_action = pause\n")
+	if err := errors.Join(err, file.Close()); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // kill ends PostgreSQL as a crash does.

@@ -79,7 +79,7 @@ func (r *run) checkLog(ctx context.Context) error {
 	if err := tree.finish(ctx, sealed); err != nil {
 		return err
 	}
-	if err := r.checkHighWater(origin, next, sealed, tree, c.heads); err != nil {
+	if err := r.checkHighWater(ctx, origin, next, sealed, tree, c.heads); err != nil {
 		return err
 	}
 	for _, check := range []*Check{c.dense, c.columns, c.erasures, c.tiles, c.heads, c.payloads} {
@@ -149,7 +149,7 @@ func (r *run) checkSealerRow(ctx context.Context, heads []head, check *Check) er
 }
 
 // checkHighWater compares the mark beside the key, if one is given.
-func (r *run) checkHighWater(origin string, next, sealed int64, tree *tree, check *Check) error {
+func (r *run) checkHighWater(ctx context.Context, origin string, next, sealed int64, tree *tree, check *Check) error {
 	if r.HighWaterFile == "" {
 		return nil
 	}
@@ -161,6 +161,14 @@ func (r *run) checkHighWater(origin string, next, sealed int64, tree *tree, chec
 	switch {
 	case !ok:
 	case mark.Size > next:
+		var recovering bool
+		if err := r.tx.QueryRow(ctx, `select pg_is_in_recovery()`).Scan(&recovering); err != nil {
+			return fmt.Errorf("ask whether the server is in recovery: %w", err)
+		}
+		if recovering {
+			check.violate(treeName(mark.Size), "is the high-water mark, but the log has only %d leaves so far: the server is in recovery (pg_is_in_recovery()), check again when that has ended", next)
+			break
+		}
 		check.violate(treeName(mark.Size), "is the high-water mark, but the log has only %d leaves: it was restored or has lost data", next)
 	case mark.Size <= sealed:
 		if published, found := tree.root(mark.Size); found && !bytes.Equal(published, mark.Root[:]) {

@@ -23,7 +23,9 @@ func TestFloodOfLargeWebhooksIsRefusedBeforeMemoryGrows(t *testing.T) {
 		maxHeap = 512 << 20
 	)
 	defer debug.SetGCPercent(debug.SetGCPercent(20)) // what is not held is collected soon
-	r, n := one(t, func(c *Config) { c.Hold = 3 * time.Second })
+	// No source is told to come again while its webhook is being written: that could be stored all the same, and wait for the
+	// end of its lease.
+	r, n := one(t, func(c *Config) { c.Hold = patience })
 	r.exec("update destinations set max_in_flight = 8")
 	r.refresh(n)
 	r.sink.answers(func(*http.Request, string, int) int {

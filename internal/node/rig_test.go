@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/kapsel-dev/kapsel/internal/embedpg/pgtest"
@@ -29,7 +30,7 @@ import (
 
 // patience bounds every wait for something that must happen. It is shorter than a lease: what is seen within it did not
 // wait for one to run out.
-const patience = 40 * time.Second
+const patience = time.Minute
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
@@ -224,6 +225,11 @@ func (r *rig) load(webhooks int, pause time.Duration, pick func(i int) *Node) (a
 // settled waits until nothing is queued, and checks that the sink took each of the webhooks, and the whole database.
 func (r *rig) settled(acked []string) {
 	r.t.Helper()
+	defer func() {
+		if r.t.Failed() {
+			r.t.Log(r.queue())
+		}
+	}()
 	eventually(r.t, "the queue is empty", func() bool { return r.count("select count(*) from delivery_queue") == 0 })
 	for _, key := range acked {
 		if n := r.sink.taken(key); n == 0 {
@@ -239,6 +245,18 @@ func (r *rig) settled(acked []string) {
 			r.t.Errorf("fsck: %s: %d violations: %v", check.Name, check.Violations, check.Shown)
 		}
 	}
+}
+
+// queue says what still waits, for the message of a test that fails.
+func (r *rig) queue() []string {
+	rows, _ := r.owner.Query(context.Background(), `select format('delivery %s: %s attempts, due in %s, leased to %s (alive %s ago), lost by %s',
+		delivery_id, attempts, due_at - now(), lease_owner, now() - heartbeat_at, lost_owner)
+		from delivery_queue left join nodes on node_id = lease_owner order by due_at limit 20`)
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return lines
 }
 
 // sink is a destination.
