@@ -177,11 +177,11 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 			for day := 2; day < 8; day++ {
 				r.exec("drop table events_" + time.Now().UTC().AddDate(0, 0, day).Format("20060102"))
 			}
-		}, func(e exposition) bool { return e["kapsel_partition_days"] < 3 }, func() {
+		}, func(e exposition) bool { return e["kapsel_partitions_ready"] < 3 }, func() {
 			if _, err := n.db.MakePartitions(t.Context(), n.db.Engine(), partitionDaysAhead); err != nil {
 				t.Error(err)
 			}
-		}, func(e exposition) bool { return e["kapsel_partition_days"] == 8 })
+		}, func(e exposition) bool { return e["kapsel_partitions_ready"] == 8 })
 		f.fires(t, 8, "KapselPartitionsMissing")
 	})
 	t.Run("a node died in the middle of an attempt, and nobody claims", func(t *testing.T) {
@@ -289,7 +289,7 @@ func TestCausesRaiseTheirAlerts(t *testing.T) {
 			if err := enforce(0); err != nil {
 				t.Error(err)
 			}
-		}, func(e exposition) bool { return e[`kapsel_retention_dropped_days_total{table="events"}`] == 1 })
+		}, func(e exposition) bool { return e[`kapsel_retention_dropped_partitions_total{table="events"}`] == 1 })
 		f.fires(t, 20, "KapselRetentionFailing")
 	})
 	t.Run("the log contradicts what was signed", func(t *testing.T) {

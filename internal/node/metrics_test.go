@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,6 +21,19 @@ var sample = regexp.MustCompile(`(?m)^([a-zA-Z_:][a-zA-Z0-9_:]*(?:\{[^\n]*\})?) 
 
 func scrape(t testing.TB, n *Node) exposition {
 	t.Helper()
+	e := exposition{"up": 1} // as Prometheus notes
+	for _, found := range sample.FindAllStringSubmatch(metrics(t, n), -1) {
+		var err error
+		if e[found[1]], err = strconv.ParseFloat(found[2], 64); err != nil {
+			t.Errorf("%s: %v", found[0], err)
+		}
+	}
+	return e
+}
+
+// metrics is the text that a node shows.
+func metrics(t testing.TB, n *Node) string {
+	t.Helper()
 	response, err := http.Get(n.AdminURL() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -29,13 +43,7 @@ func scrape(t testing.TB, n *Node) exposition {
 	if err != nil || response.StatusCode != http.StatusOK {
 		t.Fatalf("/metrics: %s %v\n%s", response.Status, err, text)
 	}
-	e := exposition{"up": 1} // as Prometheus notes
-	for _, found := range sample.FindAllStringSubmatch(string(text), -1) {
-		if e[found[1]], err = strconv.ParseFloat(found[2], 64); err != nil {
-			t.Errorf("%s: %v", found[0], err)
-		}
-	}
-	return e
+	return string(text)
 }
 
 // sum adds up the series of a name whose labels hold all of some texts.
@@ -58,6 +66,23 @@ func containsAll(text string, parts []string) bool {
 }
 
 func withAdmin(c *Config) { c.AdminListen = "127.0.0.1:0" }
+
+// Names, units and help as Prometheus' own linter wants them.
+func TestMetricsKeepToPrometheusConventions(t *testing.T) {
+	program, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed: apt-get install prometheus")
+	}
+	r, n := one(t, withAdmin)
+	if status, _ := r.post(n, "first", []byte(`{}`)); status != http.StatusAccepted {
+		t.Fatalf("status %d", status)
+	}
+	check := exec.CommandContext(t.Context(), program, "check", "metrics")
+	check.Stdin = strings.NewReader(metrics(t, n))
+	if output, err := check.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, output)
+	}
+}
 
 func TestOneWebhookIsCountedOnItsWholeWay(t *testing.T) {
 	r, n := one(t, withAdmin)
@@ -85,7 +110,7 @@ func TestOneWebhookIsCountedOnItsWholeWay(t *testing.T) {
 		`kapsel_log_oldest_unsealed_leaf_seconds`:                             0,
 		`kapsel_queue_oldest_due_seconds`:                                     0,
 		`kapsel_database_up`:                                                  1,
-		`kapsel_partition_days`:                                               8,
+		`kapsel_partitions_ready`:                                             8,
 		`kapsel_nodes_alive`:                                                  1,
 		`kapsel_pool_max_connections{pool="engine"}`:                          12,
 		`kapsel_component_failures_total{cause="panic",component="sealer"}`:   0,

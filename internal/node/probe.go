@@ -64,7 +64,7 @@ func newProbe(db *store.DB, m *telemetry.Meter, log *slog.Logger) *probe {
 	show("kapsel.log.recorded_leaves", "", "Leaves of the log.", func(f figures) float64 { return f.recorded })
 	show("kapsel.log.tree_size", "", "Leaves that the published head covers.", func(f figures) float64 { return f.sealed })
 	show("kapsel.log.oldest_unsealed_leaf", "s", "Age of the oldest leaf that no head covers; 0 when there is none.", func(f figures) float64 { return f.oldestUnsealed })
-	show("kapsel.partition.days", "", "Days from today on that have their partitions, of 8 that are looked at.", func(f figures) float64 { return f.partitionDays })
+	show("kapsel.partitions.ready", "", "Days from today on that have their partitions, of 8 that are looked at.", func(f figures) float64 { return f.partitionDays })
 	m.Gauge("kapsel.nodes.alive", "", "Nodes whose heartbeat is fresh, this one included.", func(observe telemetry.Observe) { observe(float64(p.nodes.Load())) })
 	p.showPools(m)
 	return p

@@ -16,7 +16,7 @@ type metrics struct {
 // SetMeter says who shows what is counted. It belongs before Run.
 func (k *Keeper) SetMeter(m *telemetry.Meter) {
 	runs := m.Counter("kapsel.retention.runs", "Times that this node looked for what is old enough to go, by result.")
-	days := m.Counter("kapsel.retention.dropped_days", "Days that this node let go of with their partition, by table; those that were carried over for some tenants too.")
+	days := m.Counter("kapsel.retention.dropped_partitions", "Partitions of a day that this node let go of, by table; those whose rows were carried over for some tenants too.")
 	k.metrics = metrics{
 		done: runs.With("result", "done"), failed: runs.With("result", "failed"),
 		eventDays: days.With("table", "events"), ledgerDays: days.With("table", "attempts"),

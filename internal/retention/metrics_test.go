@@ -46,7 +46,7 @@ func TestKeeperShowsWhatItLetGoAndForHowLongItFailed(t *testing.T) {
 		}
 	}
 	expect(`kapsel_retention_runs_total{result="done"} 0`, `kapsel_retention_runs_total{result="failed"} 0`,
-		`kapsel_retention_dropped_days_total{table="events"} 0`, `kapsel_retention_deleted_rows_total{rows="audit_entries"} 0`)
+		`kapsel_retention_dropped_partitions_total{table="events"} 0`, `kapsel_retention_deleted_rows_total{rows="audit_entries"} 0`)
 
 	short, long := r.tenant(3), r.tenant(60)
 	r.event(short, 10) // its redelivery is deleted too
@@ -59,7 +59,7 @@ func TestKeeperShowsWhatItLetGoAndForHowLongItFailed(t *testing.T) {
 	}
 	expect(`kapsel_retention_runs_total{result="done"} 1`, `kapsel_retention_deleted_rows_total{rows="events"} 1`,
 		`kapsel_retention_deleted_rows_total{rows="redeliveries"} 1`)
-	if strings.Contains(shown(), `kapsel_retention_dropped_days_total{table="events"} 0`) || strings.Contains(shown(), `kapsel_retention_dropped_days_total{table="attempts"} 0`) {
+	if strings.Contains(shown(), `kapsel_retention_dropped_partitions_total{table="events"} 0`) || strings.Contains(shown(), `kapsel_retention_dropped_partitions_total{table="attempts"} 0`) {
 		t.Errorf("days were dropped, and none is shown:\n%s", shown())
 	}
 
