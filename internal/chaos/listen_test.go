@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -241,4 +245,62 @@ func TestKilledListenerLeavesItsDeliveryPending(t *testing.T) {
 	listen(l.b, "--session", id.Session.Text(sessionID))
 	await("hello")
 	l.settled(map[string][]leafv1.Outcome{eventID: again})
+}
+
+// balancer spreads requests over the nodes by turns; one that refuses connections is passed over.
+func (l *laptops) balancer() (url string) {
+	var turn atomic.Int64
+	addresses := []string{l.a.URL[len("http://"):], l.b.URL[len("http://"):]}
+	server := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "nodes" },
+		Transport: &http.Transport{
+			DisableKeepAlives: true, // a connection, and so a turn, for each request
+			DialContext: func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
+				first := turn.Add(1)
+				for i := range int64(len(addresses)) {
+					if conn, err = new(net.Dialer).DialContext(ctx, network, addresses[(first+i)%int64(len(addresses))]); err == nil {
+						break
+					}
+				}
+				return conn, err
+			},
+		},
+		FlushInterval: -1, // streams
+		ErrorLog:      log.New(io.Discard, "", 0),
+	})
+	l.t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return server.URL
+}
+
+// `kapsel listen` goes through a balancer, so that its stream and each of its reports come to whichever node, while webhooks come to
+// both. One node is killed on the way and comes back, then the other one stops. The app gets all, and what it gets is recorded.
+func TestListenerBehindABalancerOutlivesItsNodes(t *testing.T) {
+	l, r := newLaptops(t)
+	sink := NewSink(t)
+	sink.SetDelay(20 * time.Millisecond) // so that something is under way
+	Launch(t, "listen", "--forward", sink.URL, "--url", l.balancer(), "--api-key", l.cluster.APIKey)
+	l.await("select exists (select from listen_sessions)")
+	time.Sleep(inForcePatience)
+	count := scaled(600)
+	sources := Load{IngestURLs: []string{l.a.URL + l.ingest, l.b.URL + l.ingest}, Count: count, PerSecond: scaled(60), Conns: 8}.Start(l.ctx, r)
+	sources.AwaitAcked(t, count/4)
+	l.a.Kill()
+	sources.AwaitAcked(t, count/2)
+	l.a.Restart(t)
+	sources.AwaitAcked(t, count*3/4)
+	if code := l.b.Terminate(t, drainPatience); code != 0 {
+		t.Errorf("exit code %d of a node with a listener: want 0", code)
+	}
+	posted := sources.Wait(t)
+
+	sink.AwaitAll(t, posted, settlePatience)
+	AwaitSettled(t, l.cluster.DatabaseURL(), settlePatience)
+	ledger, arrivals := ReadLedger(t, l.cluster.DatabaseURL()), sink.Arrivals()
+	CheckKept(t, posted, ledger, arrivals)
+	repeats := CheckRecorded(t, ledger, arrivals)
+	CheckFsck(t, l.cluster)
+	t.Logf("%d webhooks, %d attempts of unknown end, %d repeats", count, unknownIn(ledger), repeats)
 }
