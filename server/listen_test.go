@@ -156,6 +156,23 @@ func TestNewestStreamOfASessionTakesOver(t *testing.T) {
 	}
 }
 
+// A session's destination can be changed like any other. Its stream keeps no order: a webhook is there when it comes.
+func TestListeningDestinationKeepsNoOrderAndCanBePaused(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	endpoint, _ := r.endpoint(a, &kapselv1.Endpoint{})
+	l := r.listen(a, new(kapselv1.ListenRequest))
+	must(a.destinations.UpdateDestination(t.Context(), &kapselv1.UpdateDestinationRequest{DestinationId: l.session.DestinationId, UpdateMask: mask("ordering"),
+		Destination: &kapselv1.Destination{Ordering: &kapselv1.Ordering{Key: &kapselv1.Ordering_JsonPath{JsonPath: "key"}}}}))(t)
+	must(a.destinations.PauseDestination(t.Context(), &kapselv1.PauseDestinationRequest{DestinationId: l.session.DestinationId}))(t)
+	paused := r.take(a, endpoint.Id, `{"key":"k"}`)
+	must(a.destinations.ResumeDestination(t.Context(), &kapselv1.ResumeDestinationRequest{DestinationId: l.session.DestinationId}))(t)
+	next := r.take(a, endpoint.Id, `{"key":"k"}`)
+	for came := map[string]bool{}; !came[paused] || !came[next]; {
+		came[l.next().Event.Id] = true
+	}
+}
+
 func TestSessionThatNobodyResumesEndsInDeadLetters(t *testing.T) {
 	r := newRig(t)
 	a := r.tenant()
