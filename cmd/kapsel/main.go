@@ -108,6 +108,7 @@ Exit codes: 0 success; 1 the command failed, or what was checked is not as it sh
 		newVersion(),
 	)
 	addResources(root)
+	addCompletions(root)
 	return root
 }
 

@@ -67,6 +67,7 @@ func newResource(spec rpcCommand, method protoreflect.MethodDescriptor, comments
 	r.fields.Add(flags)
 	for _, name := range r.fields.Names() { // they are of one call: KAPSEL_STATE would be a surprise
 		flags.Lookup(name).Annotations = map[string][]string{notFromEnvironment: nil}
+		cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(r.fields.Choices(name), cobra.ShellCompDirectiveNoFileComp))
 	}
 	return cmd
 }

@@ -74,14 +74,27 @@ func outputOnly(field protoreflect.FieldDescriptor) bool {
 
 func usage(field protoreflect.FieldDescriptor, comments Comments) string {
 	text := comments.Text(field.FullName())
-	if values := field.Enum(); values != nil {
-		names := make([]string, 0, values.Values().Len())
-		for i := 1; i < values.Values().Len(); i++ {
-			names = append(names, EnumText(values.Values().Get(i)))
-		}
+	if names := choices(field); names != nil {
 		text += " One of: " + strings.Join(names, ", ") + "."
 	}
 	return strings.TrimSpace(text)
+}
+
+// choices are the values of an enum but for the zero one, nil for another kind of field.
+func choices(field protoreflect.FieldDescriptor) (names []string) {
+	if field.Enum() == nil {
+		return nil
+	}
+	for i := 1; i < field.Enum().Values().Len(); i++ {
+		names = append(names, EnumText(field.Enum().Values().Get(i)))
+	}
+	return names
+}
+
+// Choices are all values that the flag of a name takes, nil where they cannot be listed.
+func (f *Fields) Choices(name string) []string {
+	i := slices.IndexFunc(f.flags, func(flag *fieldFlag) bool { return flag.name == name })
+	return choices(f.flags[i].field())
 }
 
 // Add adds the flags.

@@ -18,12 +18,20 @@ const everything = slog.Level(math.MinInt)
 
 // NewJSON makes the logger of a server: one JSON object a line.
 func NewJSON(w io.Writer, levels *Levels) *slog.Logger {
-	return levels.logger(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: everything}), true)
+	return levels.logger(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: everything, ReplaceAttr: withUnits}), true)
 }
 
 // NewText makes the logger for people at a terminal: time of day, message, attributes.
 func NewText(w io.Writer, levels *Levels) *slog.Logger {
 	return levels.logger(slog.NewTextHandler(w, &slog.HandlerOptions{Level: everything, ReplaceAttr: shorten}), false)
+}
+
+// withUnits writes a duration with its unit: a bare number would leave it open.
+func withUnits(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		return slog.String(a.Key, a.Value.Duration().String())
+	}
+	return a
 }
 
 func shorten(groups []string, a slog.Attr) slog.Attr {

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 func lines(t *testing.T, text string) (lines []map[string]any) {
@@ -28,8 +29,11 @@ func TestLineAboutAnEventHasItsIDAsCorrelationID(t *testing.T) {
 	log := NewJSON(&out, NewLevels(slog.LevelInfo))
 	log.With("component", "delivery").Info("attempted", "event_id", "evt_1", "attempt", 2)
 	log.Info("refused", "correlation_id", "told", "event_id", "evt_2")
-	log.Info("ready")
+	log.Info("ready", "took", 1500*time.Microsecond)
 	got := lines(t, out.String())
+	if got[2]["took"] != "1.5ms" {
+		t.Errorf("a duration is written as %v", got[2]["took"])
+	}
 	if got[0]["correlation_id"] != "evt_1" || got[1]["correlation_id"] != "told" || got[2]["correlation_id"] != nil {
 		t.Errorf("correlation ids: %v", got)
 	}
