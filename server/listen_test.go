@@ -161,7 +161,7 @@ func TestListeningDestinationKeepsNoOrderAndCanBePaused(t *testing.T) {
 	r := newRig(t)
 	a := r.tenant()
 	endpoint, _ := r.endpoint(a, &kapselv1.Endpoint{})
-	l := r.listen(a, new(kapselv1.ListenRequest))
+	l := r.listen(a, &kapselv1.ListenRequest{ForwardUrl: "http://localhost:3000"})
 	must(a.destinations.UpdateDestination(t.Context(), &kapselv1.UpdateDestinationRequest{DestinationId: l.session.DestinationId, UpdateMask: mask("ordering"),
 		Destination: &kapselv1.Destination{Ordering: &kapselv1.Ordering{Key: &kapselv1.Ordering_JsonPath{JsonPath: "key"}}}}))(t)
 	must(a.destinations.PauseDestination(t.Context(), &kapselv1.PauseDestinationRequest{DestinationId: l.session.DestinationId}))(t)
