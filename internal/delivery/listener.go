@@ -223,7 +223,7 @@ func (s *Listener) expire(ctx context.Context, now time.Time) (silent bool) {
 	if len(late) == 0 {
 		return false
 	}
-	err := s.settle(ctx, late, func(attempt *ledger.Attempt) {
+	settled, err := s.settle(ctx, late, func(attempt *ledger.Attempt) {
 		attempt.Duration = now.Sub(attempt.StartedAt)
 		fail(attempt, leafv1.Failure_FAILURE_TIMEOUT, fmt.Errorf("no result was reported within %v", ReportTime))
 	})
@@ -236,20 +236,20 @@ func (s *Listener) expire(ctx context.Context, now time.Time) (silent bool) {
 	for _, attemptID := range late {
 		delete(s.inFlight, attemptID)
 	}
-	return silent
+	return silent && settled == len(late) // others were reported, and this node not told
 }
 
-// settle records attempts for which there was no report, unless another node got one.
-func (s *Listener) settle(ctx context.Context, attemptIDs []uuid.UUID, fill func(*ledger.Attempt)) error {
+// settle records attempts for which there was no report, unless another node got one. It returns how many there were.
+func (s *Listener) settle(ctx context.Context, attemptIDs []uuid.UUID, fill func(*ledger.Attempt)) (int, error) {
 	settled, err := s.all.settle(ctx, s.tenantID, s.session, attemptIDs, true)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, o := range settled {
 		fill(o.attempt)
 		s.all.record(ctx, o, nil)
 	}
-	return nil
+	return len(settled), nil
 }
 
 // Close ends the stream. What was sent and not reported may have arrived: it becomes attempts with outcome UNKNOWN.
@@ -264,7 +264,7 @@ func (s *Listener) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
 	if len(left) > 0 {
-		err := s.settle(ctx, left, func(attempt *ledger.Attempt) {
+		_, err := s.settle(ctx, left, func(attempt *ledger.Attempt) {
 			attempt.Outcome, attempt.Failure = leafv1.Outcome_OUTCOME_UNKNOWN, leafv1.Failure_FAILURE_WORKER_LOST
 			attempt.Duration = time.Since(attempt.StartedAt)
 			attempt.Diagnosis = "the listening stream broke before a result was reported"

@@ -163,13 +163,14 @@ func (l *Listeners) Open(stream Stream) (*Listener, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.open) >= maxListeners {
+	last, here := l.dispatcher.listened.Load(stream.DestinationID)
+	if here {
+		last.(*Listener).replace()
+	} else if len(l.open) >= maxListeners {
 		return nil, ErrTooManyListeners
 	}
 	l.open[listener] = struct{}{}
-	if last, here := l.dispatcher.listened.Swap(stream.DestinationID, listener); here {
-		last.(*Listener).replace()
-	}
+	l.dispatcher.listened.Store(stream.DestinationID, listener)
 	l.dispatcher.notices.note(stream.DestinationID.String(), noticeOpened, stream.ID.String())
 	return listener, nil
 }
