@@ -78,7 +78,11 @@ func (l *listening) listen(on int, request *kapselv1.ListenRequest) *laptop {
 		t.Fatalf("the first message is %v, %v", first, err)
 	}
 	p.session = first.GetSession()
-	l.refresh(l.nodes[:]...)
+	for _, n := range l.nodes {
+		if !n.stopping.Load() { // a stopped one has no database any more
+			l.refresh(n)
+		}
+	}
 	return p
 }
 
