@@ -131,6 +131,10 @@ func (d demo) announce(w io.Writer, dir, readyFile string) error {
 	if err != nil {
 		return fmt.Errorf("sign the demo's webhook: %w", err)
 	}
+	where := ""
+	if usual, err := devDir(""); err != nil || dir != usual {
+		where = " --data-dir '" + dir + "'"
+	}
 	fmt.Fprintf(w, `
 Kapsel is ready.
 
@@ -150,14 +154,19 @@ Post a signed webhook:
     -H 'X-Hub-Signature-256: %s' \
     -d '%s'
 
-or sign a file of yours:    bin/kapsel send --preset github FILE
-then prove its delivery:    bin/kapsel proof EVENT_ID -o proof.json
-and check that offline:     bin/kapsel verify proof.json --key '%s'
+or sign a file of yours:    %s send FILE%s
+then prove its delivery:    %[13]s proof EVENT_ID -o proof.json%[14]s
+and check that offline:     %[13]s verify proof.json --key '%[8]s'
+
+For the commands of README.md and docs/quickstart.md, in another shell:
+
+  export KAPSEL_URL=%[1]s KAPSEL_API_KEY=%[2]s
+  export KAPSEL_LOG_PUBLIC_KEY='%[8]s' DESTINATION_URL=%[5]s
 
 Ctrl-C drains and stops. Each step of each webhook follows.
 
 `, d.URL, d.APIKey, d.EndpointID, d.DestinationID, d.DestinationURL, d.SigningSecret, d.LogURL, d.PublicKey,
-		d.IngestURL, header.Get("X-GitHub-Delivery"), header.Get("X-Hub-Signature-256"), body, d.PublicKey)
+		d.IngestURL, header.Get("X-GitHub-Delivery"), header.Get("X-Hub-Signature-256"), body, os.Args[0], where)
 	if readyFile == "" {
 		return nil
 	}

@@ -73,10 +73,7 @@ func TestCommandsOfTheDocumentsWork(t *testing.T) {
 			shell.Dir, shell.Stdout, shell.Stderr = t.TempDir(), &said, &said
 			shell.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "SOURCE="+root, "GOCACHE="+goes.GOCACHE, "GOMODCACHE="+goes.GOMODCACHE,
 				"KAPSEL_DATA_DIR="+dev.DataDir(), // where `make run` would have it anyway
-				"KAPSEL_URL="+dev.Ready.URL, "KAPSEL_LOG_PUBLIC_KEY="+dev.Ready.PublicKey)
-			if filepath.Base(path) != "README.md" { // which does not ask for them
-				shell.Env = append(shell.Env, "KAPSEL_API_KEY="+dev.Ready.APIKey, "DESTINATION_URL="+dev.Ready.DestinationURL)
-			}
+				"KAPSEL_URL="+dev.Ready.URL, "KAPSEL_API_KEY="+dev.Ready.APIKey, "KAPSEL_LOG_PUBLIC_KEY="+dev.Ready.PublicKey, "DESTINATION_URL="+dev.Ready.DestinationURL)
 			if err := shell.Run(); err != nil {
 				t.Errorf("%v; the last line that was begun is in here:\n%s", err, strings.ReplaceAll(said.String(), dev.Ready.APIKey, "kps_…"))
 			}
