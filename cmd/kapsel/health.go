@@ -24,9 +24,12 @@ Exit code 0: it can. 1: it cannot, or does not answer within 4 s.`,
 			if len(args) == 1 {
 				url = args[0]
 			}
+			if err := checkURL("URL", url); err != nil {
+				return err
+			}
 			request, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, url, nil)
 			if err != nil {
-				return usageError(fmt.Errorf("%w: want the address of /readyz or /livez", err))
+				return err
 			}
 			client := http.Client{Timeout: healthTimeout}
 			response, err := client.Do(request)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -38,6 +39,9 @@ what waits for it becomes dead letters.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if request.ForwardUrl == "" {
 				return usageError(errors.New("say where to forward to: --forward http://localhost:3000"))
+			}
+			if u, err := url.Parse(request.ForwardUrl); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+				return usageError(fmt.Errorf("--forward %q is not the URL of an app, such as http://localhost:3000", printable(request.ForwardUrl)))
 			}
 			printer, err := output.printer(cmd)
 			if err != nil {

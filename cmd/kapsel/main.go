@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -45,11 +46,18 @@ func run(ctx context.Context, args []string) int {
 		return 0
 	}
 	fmt.Fprintln(os.Stderr, "kapsel:", oneLine(err)+whatToDo(err))
-	refused := connect.CodeOf(err) == connect.CodeInvalidArgument                                 // by the server
-	if errors.Is(err, errUsage) || refused || strings.HasPrefix(err.Error(), "unknown command") { // cobra has no error value for it
+	if isWrongCall(err) {
 		return 2
 	}
 	return 1
+}
+
+// isWrongCall tells an error in how the command was called, exit code 2, from one in what it did.
+func isWrongCall(err error) bool {
+	databaseURL := (*pgconn.ParseConfigError)(nil)
+	return errors.Is(err, errUsage) || errors.As(err, &databaseURL) ||
+		connect.CodeOf(err) == connect.CodeInvalidArgument || // what the server refuses
+		strings.HasPrefix(err.Error(), "unknown command") // cobra has no error value for it
 }
 
 // whatToDo is advice for an error that comes from far below the command, "" where its text is enough.
