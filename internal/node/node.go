@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -279,6 +280,9 @@ func (n *Node) openState(ctx context.Context) (err error) {
 	if err := os.MkdirAll(n.config.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
+	if err := n.checkKeysetIsNotForgotten(ctx); err != nil {
+		return err
+	}
 	if n.keys, err = openKeyset(ctx, n.config); err != nil {
 		return err
 	}
@@ -291,6 +295,28 @@ func (n *Node) openState(ctx context.Context) (err error) {
 		return err
 	}
 	return n.ensureLog(ctx)
+}
+
+// checkKeysetIsNotForgotten refuses to make a new keyset for a service that has secrets: this node could not read them, and no other
+// one could read what this node encrypts. A database without secrets is a first start's.
+func (n *Node) checkKeysetIsNotForgotten(ctx context.Context) error {
+	path := filepath.Join(n.config.StateDir, secretsFile)
+	if _, err := os.Lstat(path); n.config.SecretsKeyset != "" || !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	endpoints, err := n.db.RouteEndpointSecrets(ctx, n.db.Engine())
+	if err != nil {
+		return fmt.Errorf("look for secrets: %w", err)
+	}
+	destinations, err := n.db.RouteDestinationSecrets(ctx, n.db.Engine())
+	if err != nil {
+		return fmt.Errorf("look for secrets: %w", err)
+	}
+	if len(endpoints)+len(destinations) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s is missing, and the database has secrets that are encrypted with it: copy it from another node or a backup; if it is lost, "+
+		"kapsel state init makes a new one, and each secret must be set anew", path)
 }
 
 // logOrigin is the configured name of the log, else the one that the database has, else one made from the public URL.

@@ -10,6 +10,25 @@ import (
 	"testing"
 )
 
+func TestNodeWithoutTheServicesKeysetDoesNotStart(t *testing.T) {
+	r, _ := one(t, nil)
+	config := r.config()
+	config.StateDir = t.TempDir()
+	if n, err := Start(t.Context(), config); err == nil {
+		r.stop(n)
+		t.Error("a node made a keyset of its own beside secrets that it cannot read")
+	} else if !strings.Contains(err.Error(), "copy it from another node") {
+		t.Errorf("error %v", err)
+	}
+	if left, err := os.ReadDir(config.StateDir); err != nil || len(left) > 0 {
+		t.Errorf("files were made: %v, %v", left, err)
+	}
+	if _, err := InitState(t.Context(), config.StateDir, ""); err != nil { // it is lost: go on without
+		t.Fatal(err)
+	}
+	r.start(config)
+}
+
 func TestKeysetOfSecretsComesFromWhereTheConfigurationHasIt(t *testing.T) {
 	dir := t.TempDir()
 	ring, err := openKeyset(t.Context(), Config{StateDir: dir})
