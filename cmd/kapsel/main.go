@@ -65,6 +65,9 @@ func whatToDo(err error) string {
 	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
 		return ": is a server running there, and is the address right?"
 	}
+	if connect.CodeOf(err) == connect.CodeUnimplemented { // as any web server's 404 is read
+		return ": is that a Kapsel server's address, without a path, and is the server not older than this command?"
+	}
 	return ""
 }
 

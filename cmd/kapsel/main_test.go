@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -33,6 +35,8 @@ func runCaptured(t *testing.T, args ...string) (int, string) {
 func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("KAPSEL_DATABASE_URL", "")
+	other := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(other.Close)
 	empty := filepath.Join(t.TempDir(), "empty.json")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -76,6 +80,7 @@ func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
 		{[]string{"replay", "--reason", "boredom"}, 2, "there is no \"boredom\""},
 		{[]string{"replay", "--since", "yesterday"}, 2, "neither a time"},
 		{[]string{"replay", "--all", "--url", "http://127.0.0.1:1", "--api-key", "x"}, 1, "is a server running there"},
+		{[]string{"endpoints", "list", "--url", other.URL, "--api-key", "x"}, 1, "is that a Kapsel server's address"},
 		{[]string{"attempts", "list"}, 2, "give one of --delivery-id, --event-id"},
 		{[]string{"endpoints", "create"}, 2, "endpoint is missing"},
 		{[]string{"export", "--from", "2030-01-01", "--to", "2020-01-01"}, 2, "start_time must be before end_time"},
