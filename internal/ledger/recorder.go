@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
 	"github.com/kapsel-dev/kapsel/internal/fault"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/store"
@@ -314,6 +315,12 @@ func (r *Recorder) finish(b *batch, indexes map[uuid.UUID]int64) {
 		}
 		if result.Recorded != nil {
 			result.Recorded(index)
+		}
+	}
+	for i, leaf := range b.params.DeadLeafIds {
+		if index, found := indexes[leaf]; found && debug {
+			r.log.Debug("given up", "event_id", id.Event.Text(b.params.DeadEventIds[i]), "delivery_id", id.Delivery.Text(b.params.DeadLetterIds[i]),
+				"reason", leafv1.DeadLetterReason(b.params.DeadReasons[i]).String(), "leaf_index", index)
 		}
 	}
 	r.metrics.leaves.Add(len(indexes))

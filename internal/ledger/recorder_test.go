@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -37,11 +38,12 @@ type rig struct {
 	db     *store.DB
 	url    string
 	tenant uuid.UUID
+	log    *slog.Logger
 }
 
 func newRig(t testing.TB, url string) *rig {
 	t.Helper()
-	r := &rig{t: t, url: url, tenant: id.New()}
+	r := &rig{t: t, url: url, tenant: id.New(), log: slog.New(slog.DiscardHandler)}
 	var err error
 	if r.db, err = store.Open(t.Context(), url); err != nil {
 		t.Fatal(err)
@@ -118,7 +120,7 @@ func failed(node uuid.UUID) *Attempt {
 // recorder runs one until finish is called, which waits until all is recorded.
 func (r *rig) recorder(node uuid.UUID, recorded func(int)) (recorder *Recorder, finish func()) {
 	r.t.Helper()
-	recorder = NewRecorder(r.db, node, testLogID, slog.New(slog.DiscardHandler), recorded)
+	recorder = NewRecorder(r.db, node, testLogID, r.log, recorded)
 	done := make(chan error, 1)
 	go func() { done <- recorder.Run(context.Background()) }()
 	return recorder, func() {
@@ -373,6 +375,8 @@ func TestOwnResultCountsBesideItsOwnTakeover(t *testing.T) {
 
 func TestGivenUpDeliveryLeavesALetterAndItsLeaf(t *testing.T) {
 	r := newSharedRig(t)
+	var said bytes.Buffer
+	r.log = slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	node := id.New()
 	const diagnosis = "all 3 attempts failed; the last one: status 500\x00\xff"
 	withAttempt := Result{Duty: r.duty(node, 2), Attempt: failed(node),
@@ -382,6 +386,9 @@ func TestGivenUpDeliveryLeavesALetterAndItsLeaf(t *testing.T) {
 	lost := Result{Duty: r.duty(id.New(), 0), Verdict: defect.Verdict}
 	indexes := r.record(node, withAttempt, defect, lost)
 
+	if want := "given up\" event_id=" + id.Event.Text(withAttempt.Duty.Event.ID); !strings.Contains(said.String(), want) || strings.Count(said.String(), "given up") != 2 {
+		t.Errorf("want two lines of what was given up, one with %q:\n%s", want, said.String())
+	}
 	leaves := r.leaves()
 	if len(leaves) != 3 {
 		t.Fatalf("%d leaves, want an attempt and two dead letters", len(leaves))
