@@ -157,6 +157,9 @@ func TestSourceThatFailsTooOftenIsAskedToWait(t *testing.T) {
 	known, knownSecret := r.endpoint(a, &kapselv1.Endpoint{Verification: github})
 	fresh, _ := r.endpoint(a, &kapselv1.Endpoint{Verification: github})
 	other, otherSecret := r.endpoint(a, &kapselv1.Endpoint{Verification: github})
+	for _, e := range []*kapselv1.Endpoint{known, fresh, other} { // without a destination, a young one is looked up anew each time
+		r.destination(a, &kapselv1.Destination{EndpointId: e.Id, Url: r.sink(200)})
+	}
 	if first := r.postSigned(known, knownSecret, "1", []byte("{}"), true); first.status != http.StatusAccepted {
 		t.Fatal(first)
 	}
