@@ -95,12 +95,12 @@ func (f *clientFlags) demo() (demo, error) {
 	if err != nil {
 		return demo{}, err
 	}
-	if f.url != "" {
-		d.URL = f.url
-	}
 	if f.apiKey != "" {
 		d.APIKey = f.apiKey
+	} else if f.url != "" && strings.TrimRight(f.url, "/") != d.URL {
+		return demo{}, usageError(fmt.Errorf("no API key for %s: set KAPSEL_API_KEY, or say kapsel profiles set", printable(f.url)))
 	}
+	d.URL = cmp.Or(f.url, d.URL)
 	return d, nil
 }
 

@@ -1,5 +1,6 @@
 import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
+import { endingWithSignal } from "./fetch.js";
 import { type RetryOptions, withRetries } from "./retry.js";
 
 /** How to reach Kapsel. */
@@ -23,7 +24,7 @@ export function createKapselTransport(options: KapselOptions): Transport {
   const settings = {
     baseUrl: checkedBaseUrl(options.baseUrl),
     interceptors: [...(options.interceptors ?? []), ...authorize(options.apiKey)],
-    ...(options.fetch && { fetch: options.fetch }),
+    fetch: endingWithSignal(options.fetch ?? ((input, init) => globalThis.fetch(input, init))),
   };
   const transport =
     options.protocol === "grpc-web" ? createGrpcWebTransport(settings) : createConnectTransport({ ...settings, useBinaryFormat: true });
