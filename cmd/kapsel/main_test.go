@@ -96,6 +96,9 @@ func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
 		{[]string{"verify", empty, "--url", "/log/1"}, 2, "not an address"},
 		{[]string{"audit", "log/1"}, 2, "not an address"},
 		{[]string{"monitor", "log/1", "--key", "x"}, 2, "not an address"},
+		{[]string{"monitor", "http://127.0.0.1:1/log/1", "--key", "x"}, 2, "--key"},
+		{[]string{"audit", "http://127.0.0.1:1/log/1", "--key", "x"}, 2, "--key"},
+		{[]string{"verify", "main_test.go", "--key", "x"}, 2, "--key"},
 		{[]string{"verify", empty, "--key", "no key"}, 2, "key"},
 		{[]string{"bench", "--url", "http://127.0.0.1:1"}, 2, "API key"},
 	} {

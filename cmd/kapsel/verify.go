@@ -158,5 +158,8 @@ func readKeys(arguments []string) ([]string, error) {
 		}
 		keys = append(keys, strings.Fields(string(data))...)
 	}
+	if err := verify.CheckKeys(keys); err != nil {
+		return nil, usageError(fmt.Errorf("--key: %w", err))
+	}
 	return keys, nil
 }

@@ -52,6 +52,12 @@ func parseKey(text string) (key, error) {
 	return k, nil
 }
 
+// CheckKeys says which of the texts is no verifier key (C2SP signed-note), and why. Nil: all of them may be trusted keys.
+func CheckKeys(texts []string) error {
+	_, err := parseKeys(texts)
+	return err
+}
+
 func parseKeys(texts []string) ([]key, error) {
 	keys := make([]key, len(texts))
 	for i, text := range texts {
