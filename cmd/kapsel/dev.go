@@ -33,13 +33,12 @@ func newDev() *cobra.Command {
 destination that echoes what it gets. KAPSEL_DATABASE_URL uses a PostgreSQL of yours instead.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if flags.logLevel == "info" {
-				flags.logLevel = "debug" // each step of each webhook
-			}
 			return runDev(cmd, &flags, dataDir, readyFile)
 		},
 	}
 	flags.add(cmd.Flags())
+	logLevel := cmd.Flags().Lookup("log-level")
+	logLevel.DefValue, flags.logLevel = "debug", "debug" // each step of each webhook
 	cmd.Flags().StringVar(&dataDir, "data-dir", "", "where all data is kept (default under the user's state directory)")
 	cmd.Flags().StringVar(&readyFile, "ready-file", "", "write a JSON file with all that was made once the server is ready")
 	return cmd
