@@ -137,13 +137,9 @@ func prepareStorm(t *testing.T, r *Random, long bool) *storm {
 		l.route = s.nodes[0].API().CreateRouteWith(t, "http://"+l.link.Address+"/sink", stormDestination)
 		s.lanes = append(s.lanes, l)
 	}
-	for i, n := range s.nodes {
+	for _, n := range s.nodes {
 		n.Kill()
-		death := s.death()
-		if i == 0 {
-			death = soonDeath
-		}
-		s.relaunch(t, n, death)
+		s.relaunch(t, n)
 	}
 	for _, n := range s.nodes {
 		s.awaitReady(t, n)
@@ -152,7 +148,11 @@ func prepareStorm(t *testing.T, r *Random, long bool) *storm {
 }
 
 // relaunch starts a node with faults: the same points, but each time other passes of them.
-func (s *storm) relaunch(t *testing.T, n *Node, death float64) {
+func (s *storm) relaunch(t *testing.T, n *Node) {
+	death := s.death()
+	if n == s.nodes[0] && s.deaths == 0 {
+		death = soonDeath
+	}
 	n.Faults = stormFaults(s.seed+uint64(len(s.processes)), death)
 	n.Relaunch(t)
 	s.processes = append(s.processes, n.Process)
@@ -183,10 +183,10 @@ func (s *storm) bury(t *testing.T, n *Node, killed bool) {
 	default:
 		t.Errorf("a node that was ready has ended with code %d:\n%s", code, n.stderr.text())
 	}
-	s.relaunch(t, n, s.death())
+	s.relaunch(t, n)
 }
 
-// soonDeath is the first node's first: after some 50 attempts, so that there is one however short the storm is.
+// soonDeath is the first node's until one has died: after some 50 attempts, so that there is one however short the storm is.
 const soonDeath = 0.02
 
 // death is the probability of a node's death after an attempt, lower in long storms, which have more attempts.
