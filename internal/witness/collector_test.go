@@ -295,6 +295,9 @@ func TestBadPoliciesAreRefused(t *testing.T) {
 	if p, err := ParsePolicy("# ours\n" + witness + "quorum none # only gather\n"); err != nil || p.met(nil) != nil {
 		t.Errorf("no quorum wanted: %v", err)
 	}
+	if _, err := ParsePolicy(strings.ReplaceAll("\n"+witness+"quorum none\n", "\n", "\r\n")); err != nil {
+		t.Errorf("lines that end in CR LF: %v", err)
+	}
 }
 
 func FuzzPolicy(f *testing.F) {

@@ -35,14 +35,19 @@ func ParsePolicy(text string) (*Policy, error) {
 	if !utf8.ValidString(text) {
 		return nil, errors.New("read witness policy: it is not UTF-8 text")
 	}
-	parsed, err := torchwood.ParsePolicy([]byte(text))
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		// Of white space, torchwood expects blanks and tabs only: it panics at an empty line that ends in CR.
+		line, _, _ = strings.Cut(line, "#")
+		lines[i] = strings.Join(strings.Fields(line), " ")
+	}
+	parsed, err := torchwood.ParsePolicy([]byte(strings.Join(lines, "\n")))
 	if err != nil {
 		return nil, fmt.Errorf("read witness policy: %w", err)
 	}
 	p := &Policy{quorum: parsed}
 	keys := make(map[string]bool)
-	for i, line := range strings.Split(text, "\n") {
-		line, _, _ = strings.Cut(line, "#")
+	for i, line := range lines {
 		fields := strings.Fields(line)
 		if len(fields) > 0 && fields[0] == "log" {
 			return nil, fmt.Errorf("read witness policy: line %d: the log is this one, and is not named here", i+1)
