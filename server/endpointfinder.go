@@ -36,31 +36,29 @@ type rereading struct {
 	err  error // once done is closed
 }
 
-// find returns the endpoint, nil if there is none. One that was made on another node a moment ago, or its first destination, is
-// not in this node's snapshot yet: whoever asks for an id that is young enough waits until the snapshot was read again. An
-// error says that it could not be read, so nobody knows.
-func (f *endpointFinder) find(ctx context.Context, endpointID uuid.UUID) (*route.Endpoint, error) {
-	return f.findIf(ctx, endpointID, func(*route.Endpoint) bool { return true })
-}
+// anyTenant is for callers to whom every tenant's endpoints are shown.
+var anyTenant uuid.UUID
 
-// findOf is find for callers who may know of one tenant's endpoints only: another tenant's is missed as one that does not
-// exist is, so that the time it takes tells nothing either.
-func (f *endpointFinder) findOf(ctx context.Context, endpointID, tenantID uuid.UUID) (*route.Endpoint, error) {
-	return f.findIf(ctx, endpointID, func(e *route.Endpoint) bool { return e.TenantID == tenantID })
-}
-
-func (f *endpointFinder) findIf(ctx context.Context, endpointID uuid.UUID, shown func(*route.Endpoint) bool) (*route.Endpoint, error) {
-	look := func() *route.Endpoint {
-		if endpoint := f.routes.Snapshot().Endpoint(endpointID); endpoint != nil && shown(endpoint) {
-			return endpoint
-		}
-		return nil
+// look returns the endpoint as this node knows it, nil if there is none. It is not current when another node may have made it, or
+// its first destination, a moment ago.
+func (f *endpointFinder) look(endpointID, tenantID uuid.UUID) (endpoint *route.Endpoint, current bool) {
+	endpoint = f.routes.Snapshot().Endpoint(endpointID)
+	if endpoint != nil && tenantID != anyTenant && endpoint.TenantID != tenantID {
+		endpoint = nil
 	}
-	endpoint := look()
 	if endpoint != nil && len(endpoint.Destinations) > 0 {
-		return endpoint, nil
+		return endpoint, true
 	}
-	if age := time.Since(id.Time(endpointID)); age > youngEndpoint || age < -youngEndpoint {
+	age := time.Since(id.Time(endpointID))
+	return endpoint, age > youngEndpoint || age < -youngEndpoint
+}
+
+// find returns the endpoint, nil if there is none. Whoever asks for one of which this node's snapshot is not current waits until
+// it was read again. An error says that it could not be read, so nobody knows. Another tenant's endpoint is missed as one that
+// does not exist is, so that the time it takes tells nothing either.
+func (f *endpointFinder) find(ctx context.Context, endpointID, tenantID uuid.UUID) (*route.Endpoint, error) {
+	endpoint, current := f.look(endpointID, tenantID)
+	if current {
 		return endpoint, nil
 	}
 	next := f.reread()
@@ -72,7 +70,8 @@ func (f *endpointFinder) findIf(ctx context.Context, endpointID uuid.UUID, shown
 	if next.err != nil {
 		return nil, storeUnavailable()
 	}
-	return look(), nil
+	endpoint, _ = f.look(endpointID, tenantID)
+	return endpoint, nil
 }
 
 // reread is the next read of the configuration that has not begun.

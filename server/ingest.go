@@ -94,14 +94,16 @@ func (h *ingestHandler) endpoint(r *http.Request) (*route.Endpoint, *problem) {
 	if err != nil {
 		return nil, endpointNotFound()
 	}
-	if h.api.Routes.Snapshot().Endpoint(endpointID) == nil {
+	endpoint, current := h.api.finder.look(endpointID, anyTenant)
+	if endpoint == nil {
 		if wait := h.api.Sources.Blocked(unknownEndpoints(r)); wait > 0 {
 			return nil, blockedProblem(wait)
 		}
 	}
-	endpoint, err := h.api.finder.find(r.Context(), endpointID)
-	if err != nil {
-		return nil, problemOf(r.Context(), err)
+	if !current {
+		if endpoint, err = h.api.finder.find(r.Context(), endpointID, anyTenant); err != nil {
+			return nil, problemOf(r.Context(), err)
+		}
 	}
 	switch {
 	case endpoint == nil || !endpoint.Enabled:

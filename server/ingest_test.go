@@ -316,21 +316,21 @@ func TestYoungEndpointIsNotDeniedWhileTheDatabaseIsAway(t *testing.T) {
 	proxy.Away.Store(true)
 	proxy.Cut()
 	for range 2 {
-		if endpoint, err := finder.find(t.Context(), id.New()); endpoint != nil || err == nil || problemOf(t.Context(), err).status != http.StatusServiceUnavailable {
+		if endpoint, err := finder.find(t.Context(), id.New(), anyTenant); endpoint != nil || err == nil || problemOf(t.Context(), err).status != http.StatusServiceUnavailable {
 			t.Errorf("a young id: %v, %v, want 503", endpoint, err)
 		}
 	}
 	old := uuid.MustParse("018f0000-0000-7000-8000-000000000000")
-	if endpoint, err := finder.find(t.Context(), old); endpoint != nil || err != nil {
+	if endpoint, err := finder.find(t.Context(), old, anyTenant); endpoint != nil || err != nil {
 		t.Errorf("an old id: %v, %v, want none", endpoint, err)
 	}
 	proxy.Away.Store(false)
-	if endpoint, err := finder.find(t.Context(), id.New()); endpoint != nil || err != nil {
+	if endpoint, err := finder.find(t.Context(), id.New(), anyTenant); endpoint != nil || err != nil {
 		t.Errorf("a young id when the database is back: %v, %v, want none", endpoint, err)
 	}
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	if _, err := finder.find(gone, id.New()); !errors.Is(err, context.Canceled) {
+	if _, err := finder.find(gone, id.New(), anyTenant); !errors.Is(err, context.Canceled) {
 		t.Errorf("a source that went away: %v", err)
 	}
 }

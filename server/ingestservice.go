@@ -68,7 +68,7 @@ func (s *ingestService) accept(ctx context.Context, principal tenant.Principal, 
 	if err != nil {
 		return nil, noSuchEndpoint()
 	}
-	endpoint, err := s.finder.findOf(ctx, endpointID, principal.TenantID)
+	endpoint, err := s.finder.find(ctx, endpointID, principal.TenantID)
 	if err != nil {
 		return nil, err
 	}
