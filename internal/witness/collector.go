@@ -141,8 +141,11 @@ func (c *Collector) last() *round {
 
 // finished reports whether nothing that matters is to come soon of those who are asked. With mu held.
 func (c *Collector) finished() bool {
-	return !slices.Contains(c.now.asked, true) || c.policy.met(slices.Concat(c.now.lines...)) == nil
+	return !slices.Contains(c.now.asked, true) || c.missing(c.now) == nil
 }
+
+// missing says what a head's quorum lacks, nil when it is met. With mu held.
+func (c *Collector) missing(r *round) error { return c.policy.met(slices.Concat(r.lines...)) }
 
 // advance goes on to the next head. With mu held.
 func (c *Collector) advance() {
@@ -155,7 +158,7 @@ func (c *Collector) advance() {
 func (c *Collector) judge() {
 	switch {
 	case c.now.head.Size == 0:
-	case c.policy.met(slices.Concat(c.now.lines...)) == nil:
+	case c.missing(c.now) == nil:
 		c.lacking, c.witnessed = time.Time{}, c.now.head.SignedAt
 	case c.lacking.IsZero():
 		c.lacking = time.Now()
@@ -217,7 +220,7 @@ func (c *Collector) complain(ctx context.Context) {
 		var missing error
 		var size int64
 		if r := c.now; r != nil && r.shown && !c.lacking.IsZero() && time.Since(c.lacking) > 2*requestTimeout {
-			missing, size = c.policy.met(slices.Concat(r.lines...)), r.head.Size
+			missing, size = c.missing(r), r.head.Size
 		}
 		c.mu.Unlock()
 		if missing != nil && time.Since(last) > complainInterval {
