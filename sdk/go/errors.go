@@ -3,6 +3,7 @@ package kapsel
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -54,4 +55,17 @@ func transient(err error) bool {
 		return false
 	}
 	return connect.CodeOf(err) == connect.CodeUnavailable
+}
+
+// asUnavailable gives the error of a connection that broke while nobody canceled the call the code that says so. Connect takes a
+// reset for a cancellation by the other side, which only a server can, and an answer that is cut short for a wrong one.
+func asUnavailable(err error) error {
+	var connectErr *connect.Error
+	if !errors.As(err, &connectErr) || connectErr.IsRemote() || errors.Is(err, context.Canceled) {
+		return err
+	}
+	if connectErr.Code() == connect.CodeCanceled || errors.Is(err, io.ErrUnexpectedEOF) {
+		return connect.NewError(connect.CodeUnavailable, connectErr.Message()).WithCause(err)
+	}
+	return err
 }

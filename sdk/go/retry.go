@@ -119,7 +119,15 @@ func (c *call) Receive(message any) error {
 	}
 }
 
-func (c *call) try(message any) (err error) {
+func (c *call) try(message any) error {
+	err := c.attempt(message)
+	if err != nil && c.ctx.Err() == nil {
+		return asUnavailable(err)
+	}
+	return err
+}
+
+func (c *call) attempt(message any) (err error) {
 	if c.stream, err = c.next(c.ctx, c.spec); err != nil {
 		return err
 	}

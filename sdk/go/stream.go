@@ -54,6 +54,7 @@ func Resume[M any](ctx context.Context, options Stream, finite bool, open func(c
 			if ctx.Err() != nil {
 				break
 			}
+			err = asUnavailable(err)
 			if received {
 				failures = 0
 			}
