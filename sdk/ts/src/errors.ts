@@ -37,3 +37,14 @@ export function isTransient(error: unknown): boolean {
   // Without a reason the answer is not Kapsel's. fetch has one error for everything (TypeError), which becomes Unknown.
   return e.code === Code.Unavailable || e.code === Code.Aborted || (e.code === Code.Unknown && e.cause !== undefined);
 }
+
+/**
+ * The error of a connection that broke while nobody canceled the call, with the code that says so: Connect takes its streams of HTTP/2 for
+ * canceled by the server.
+ */
+export function asUnavailable(error: unknown, signal?: AbortSignal): unknown {
+  if (signal?.aborted || !(error instanceof ConnectError) || error.code !== Code.Canceled || reasonOf(error) !== undefined) {
+    return error;
+  }
+  return new ConnectError(error.rawMessage, Code.Unavailable, error.metadata, undefined, error);
+}

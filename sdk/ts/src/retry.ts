@@ -2,7 +2,7 @@ import { create, type DescMessage, type DescMethodUnary, type MessageInitShape }
 import { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { type Backoff, sleep, waitAfter } from "./backoff.js";
-import { isTransient, retryDelayOf } from "./errors.js";
+import { asUnavailable, isTransient, retryDelayOf } from "./errors.js";
 import { type Header, HeaderSchema } from "./gen/kapsel/v1/common_pb.js";
 import { type IngestRequest, IngestService } from "./gen/kapsel/v1/ingest_pb.js";
 
@@ -33,7 +33,8 @@ export function withRetries(transport: Transport, options: Partial<RetryOptions>
         const left = deadline === Infinity ? undefined : Math.max(deadline - Date.now(), 1);
         try {
           return await transport.unary(method, signal, left, header, message, contextValues);
-        } catch (error) {
+        } catch (reason) {
+          const error = asUnavailable(reason, signal);
           const asked = retryDelayOf(error);
           const refused = ConnectError.from(error).code === Code.ResourceExhausted && asked !== undefined;
           const wait = waitAfter(tries, retry, asked);

@@ -1,6 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { type Backoff, sleep, waitAfter } from "./backoff.js";
-import { reasonOf, retryDelayOf } from "./errors.js";
+import { asUnavailable, reasonOf, retryDelayOf } from "./errors.js";
 
 /** How a stream is kept up. */
 export interface StreamOptions {
@@ -61,7 +61,7 @@ export async function* resume<M, Token>(stream: Resumable<M, Token>, options: St
       }
       failure = new ConnectError("the server has ended the stream", Code.Unavailable);
     } catch (error) {
-      failure = error;
+      failure = asUnavailable(error, signal);
     } finally {
       clearTimeout(silence);
       signal?.removeEventListener("abort", abort);
