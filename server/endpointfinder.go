@@ -12,8 +12,11 @@ import (
 )
 
 const (
-	// missInterval bounds how often unknown ids, which anyone can make up, cost a read of the configuration.
-	missInterval = 100 * time.Millisecond
+	// missRest is how many times as long as a read of the configuration took none follows: unknown ids, which anyone can make up,
+	// keep a tenth of a database connection busy, not all of it.
+	missRest = 9
+	// maxMissRest bounds it, and so the wait of one whose endpoint is there.
+	maxMissRest = 500 * time.Millisecond
 	// youngEndpoint is for how long after its creation an endpoint can be missing from a snapshot: far longer than the
 	// table's polling, and than clocks differ.
 	youngEndpoint = 5 * time.Minute
@@ -27,7 +30,8 @@ type endpointFinder struct {
 
 	mu     sync.Mutex
 	coming *rereading // has not begun; nil if nobody waits for one
-	began  time.Time  // the last one
+	busy   bool       // one is under way, or coming
+	rested time.Time  // when the next one may begin
 }
 
 // rereading is one read of the configuration, for all who missed an endpoint before it began.
@@ -79,17 +83,31 @@ func (f *endpointFinder) reread() *rereading {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.coming == nil {
-		next := &rereading{done: make(chan struct{})}
-		f.coming = next
-		time.AfterFunc(time.Until(f.began.Add(missInterval)), func() {
-			f.mu.Lock()
-			f.coming, f.began = nil, time.Now()
-			f.mu.Unlock()
-			ctx, cancel := context.WithTimeout(context.Background(), missTimeout)
-			defer cancel()
-			next.err = f.routes.Refresh(ctx)
-			close(next.done)
-		})
+		f.coming = &rereading{done: make(chan struct{})}
+	}
+	if !f.busy {
+		f.busy = true
+		time.AfterFunc(time.Until(f.rested), f.read)
 	}
 	return f.coming
+}
+
+func (f *endpointFinder) read() {
+	f.mu.Lock()
+	current := f.coming
+	f.coming = nil
+	f.mu.Unlock()
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), missTimeout)
+	defer cancel()
+	current.err = f.routes.Refresh(ctx)
+	close(current.done)
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	rest := min(missRest*time.Since(began), maxMissRest)
+	f.rested = time.Now().Add(rest)
+	if f.busy = f.coming != nil; f.busy {
+		time.AfterFunc(rest, f.read)
+	}
 }
