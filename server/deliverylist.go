@@ -45,7 +45,7 @@ func (s *deliveryService) ListDeliveries(ctx context.Context, request *kapselv1.
 			return new(kapselv1.ListDeliveriesResponse), nil
 		}
 	}
-	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
+	err = s.DB.ReadAsTenant(ctx, tenantID, func(tx pgx.Tx) error {
 		list.tx = tx
 		if request.EventId == "" {
 			return list.walk(ctx)

@@ -26,7 +26,7 @@ func (s *deliveryService) GetDelivery(ctx context.Context, request *kapselv1.Get
 		return nil, noSuchDelivery()
 	}
 	response := new(kapselv1.GetDeliveryResponse)
-	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) (err error) {
+	err = s.DB.ReadAsTenant(ctx, tenantID, func(tx pgx.Tx) (err error) {
 		response.Delivery, err = s.readDelivery(ctx, tx, tenantID, deliveryID)
 		return err
 	})

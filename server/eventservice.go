@@ -30,7 +30,7 @@ func (s *eventService) GetEvent(ctx context.Context, request *kapselv1.GetEventR
 		return nil, noSuchEvent()
 	}
 	response := new(kapselv1.GetEventResponse)
-	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
+	err = s.DB.ReadAsTenant(ctx, tenantID, func(tx pgx.Tx) error {
 		row, err := s.DB.GetEvent(ctx, tx, tenantID, eventID)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return noSuchEvent()
@@ -69,7 +69,7 @@ func (s *eventService) ListEvents(ctx context.Context, request *kapselv1.ListEve
 		params.BeforeID = page.before
 	}
 	response := new(kapselv1.ListEventsResponse)
-	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
+	err = s.DB.ReadAsTenant(ctx, tenantID, func(tx pgx.Tx) error {
 		rows, err := s.DB.ListEvents(ctx, tx, params)
 		if err != nil {
 			return err

@@ -368,3 +368,40 @@ func TestPartitionsAreMadeAheadAndOnlyOnce(t *testing.T) {
 		t.Errorf("partitions without the guard: %v", guarded)
 	}
 }
+
+// What is put together from several statements is of one moment, and nothing is written by the way.
+func TestReadingSeesOneMoment(t *testing.T) {
+	db, owner := open(t)
+	mine := id.New()
+	if _, err := owner.Exec(t.Context(), "set session_replication_role = replica"); err != nil {
+		t.Fatal(err)
+	}
+	const table = "redeliveries"
+	count := func(tx pgx.Tx) (n int) {
+		if err := tx.QueryRow(t.Context(), "select count(*) from "+table).Scan(&n); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	err := db.ReadAsTenant(t.Context(), mine, func(tx pgx.Tx) error {
+		before := count(tx)
+		fill(t, owner, table, mine)
+		if after := count(tx); after != before {
+			t.Errorf("%d rows became %d within one reading", before, after)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	err = db.ReadAsTenant(t.Context(), mine, func(tx pgx.Tx) error {
+		if count(tx) != 1 {
+			t.Error("a reading that begins later does not see the row")
+		}
+		_, err := tx.Exec(t.Context(), "delete from "+table)
+		return err
+	})
+	if !refused(err, "25006") { // read_only_sql_transaction
+		t.Errorf("a delete within a reading: %v", err)
+	}
+}

@@ -101,7 +101,17 @@ func (db *DB) Engine() *pgxpool.Pool { return db.engine }
 
 // AsTenant runs f in a transaction that sees and writes the rows of one tenant only.
 func (r *Requests) AsTenant(ctx context.Context, tenantID uuid.UUID, f func(tx pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
+	return r.asTenant(ctx, pgx.TxOptions{}, tenantID, f)
+}
+
+// ReadAsTenant runs f in a transaction that sees the rows of one tenant only, all as they were at one moment: for what is put together
+// from several tables.
+func (r *Requests) ReadAsTenant(ctx context.Context, tenantID uuid.UUID, f func(tx pgx.Tx) error) error {
+	return r.asTenant(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, tenantID, f)
+}
+
+func (r *Requests) asTenant(ctx context.Context, options pgx.TxOptions, tenantID uuid.UUID, f func(tx pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, r.pool, options, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "select set_config('kapsel.tenant_id', $1, true)", tenantID.String()); err != nil {
 			return fmt.Errorf("bind transaction to tenant: %w", err)
 		}
