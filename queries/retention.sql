@@ -39,6 +39,10 @@ select kapsel_drop_attempts(@day::date)::boolean as dropped;
 -- name: DeleteEvents :one
 select kapsel_delete_events(@tenant_id::uuid, @max_rows::integer)::integer as deleted;
 
+-- name: DeleteDefaultEvents :one
+-- Events that came while their day had no partition.
+select kapsel_delete_default_events(@max_rows::integer)::integer as deleted;
+
 -- name: RetainedTenants :many
 -- All tenants, a page at a time. Primary key.
 select tenant_id from tenants where tenant_id > @after_tenant::uuid order by tenant_id limit @max_rows::integer;

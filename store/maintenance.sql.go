@@ -13,7 +13,7 @@ const makePartitions = `-- name: MakePartitions :one
 select kapsel_make_partitions((now() at time zone 'UTC')::date - 1, (now() at time zone 'UTC')::date + $1::integer)
 `
 
-// Makes the partitions of the coming days. Called at start and each hour.
+// Makes the partitions of the coming days. Called at start and each minute. Fails rather than wait behind a long reader.
 func (q *Queries) MakePartitions(ctx context.Context, db DBTX, daysAhead int32) (int32, error) {
 	row := db.QueryRow(ctx, makePartitions, daysAhead)
 	var kapsel_make_partitions int32

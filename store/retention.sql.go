@@ -89,6 +89,18 @@ func (q *Queries) DeleteClosed(ctx context.Context, db DBTX, tenantID uuid.UUID,
 	return deleted, err
 }
 
+const deleteDefaultEvents = `-- name: DeleteDefaultEvents :one
+select kapsel_delete_default_events($1::integer)::integer as deleted
+`
+
+// Events that came while their day had no partition.
+func (q *Queries) DeleteDefaultEvents(ctx context.Context, db DBTX, maxRows int32) (int32, error) {
+	row := db.QueryRow(ctx, deleteDefaultEvents, maxRows)
+	var deleted int32
+	err := row.Scan(&deleted)
+	return deleted, err
+}
+
 const deleteEvents = `-- name: DeleteEvents :one
 select kapsel_delete_events($1::uuid, $2::integer)::integer as deleted
 `

@@ -102,7 +102,7 @@ func Start(ctx context.Context, config Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if _, err := n.db.MakePartitions(ctx, n.db.Engine(), partitionDaysAhead); err != nil {
-		return nil, fmt.Errorf("make partitions: %w", err)
+		n.config.Logger.Warn("partitions not made at the start, nodes that seal try again each minute", "error", err)
 	}
 	if n.listener, err = net.Listen("tcp", n.config.Listen); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", n.config.Listen, err)

@@ -124,7 +124,10 @@ func (k *Keeper) enforcePayloads(ctx context.Context, now time.Time) error {
 	if err := k.db.ForgetHorizons(ctx, k.db.Engine(), ids); err != nil {
 		return fmt.Errorf("forget horizons: %w", err)
 	}
-	err = k.dropEvents(ctx, from, own)
+	err = errors.Join(k.dropEvents(ctx, from, own), k.deleteAll(ctx, oldEvents, func() (int64, error) {
+		n, err := k.db.DeleteDefaultEvents(ctx, k.db.Engine(), maxRows)
+		return int64(n), err
+	}))
 	for tenant, ownFrom := range own {
 		if ownFrom.After(from) {
 			err = errors.Join(err, k.deleteAll(ctx, oldEvents, func() (int64, error) {

@@ -173,6 +173,23 @@ func TestEachTenantKeepsItsPayloadsForItsOwnTime(t *testing.T) {
 	}
 }
 
+// Days without a partition, since no node that makes them was running then.
+func TestEventsInTheDefaultPartitionGoToo(t *testing.T) {
+	r := newRig(t)
+	usual, long := r.tenant(0), r.tenant(500)
+	for _, age := range []int{0, 200, 300} {
+		r.event(usual, age)
+		r.event(long, age)
+	}
+	var early int
+	if r.scan(&early, `select count(*) from events_default`); early != 4 {
+		t.Fatalf("%d events are in the default partition, want 4: this test shows nothing", early)
+	}
+	r.enforce()
+	r.expect("a tenant of the usual retention", usual, 0)
+	r.expect("one of 500 days", long, 0, 200, 300)
+}
+
 func TestFsckTellsRetentionFromDamage(t *testing.T) {
 	r := newRig(t)
 	short := r.tenant(3)
