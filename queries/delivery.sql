@@ -35,6 +35,19 @@ where q.ctid = any(array(
   and q.lease_owner is null and q.lost_owner is null and q.due_at = @turn_moment::timestamptz
 returning q.tenant_id, q.delivery_id, q.event_id, q.endpoint_id, q.destination_id, q.attempts, q.lost_owner, q.order_key;
 
+-- name: HoldTurns :execrows
+-- Has the first delivery of each of some keys held that waits for its turn, like what is due (HoldDeliveries): their destinations'
+-- circuit breakers are open, and it may be all that a probe can be made with. Called by the claimer. Index delivery_queue_order.
+update delivery_queue q
+set due_at = (
+  select u.held_until from rows from (unnest(@destination_ids::uuid[]), unnest(@held_untils::timestamptz[])) as u(destination_id, held_until)
+  where u.destination_id = q.destination_id limit 1)
+where q.ctid = any(array(
+    select (select d.ctid from delivery_queue d where d.destination_id = u.destination_id and d.order_key = u.order_key
+      order by d.order_seq, d.delivery_id limit 1)
+    from rows from (unnest(@destination_ids::uuid[]), unnest(@order_keys::bytea[])) as u(destination_id, order_key)))
+  and q.lease_owner is null and q.lost_owner is null and q.due_at = @turn_moment::timestamptz;
+
 -- name: OrderKeys :many
 -- A page of the keys that anything is ordered by, and whether the first of each waits for its turn. Called by the claimer,
 -- for what a lost node or a cancellation left behind. Walks index delivery_queue_order from key to key.

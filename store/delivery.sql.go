@@ -337,6 +337,40 @@ func (q *Queries) HoldOverflow(ctx context.Context, db DBTX, arg HoldOverflowPar
 	return result.RowsAffected(), nil
 }
 
+const holdTurns = `-- name: HoldTurns :execrows
+update delivery_queue q
+set due_at = (
+  select u.held_until from rows from (unnest($1::uuid[]), unnest($2::timestamptz[])) as u(destination_id, held_until)
+  where u.destination_id = q.destination_id limit 1)
+where q.ctid = any(array(
+    select (select d.ctid from delivery_queue d where d.destination_id = u.destination_id and d.order_key = u.order_key
+      order by d.order_seq, d.delivery_id limit 1)
+    from rows from (unnest($1::uuid[]), unnest($3::bytea[])) as u(destination_id, order_key)))
+  and q.lease_owner is null and q.lost_owner is null and q.due_at = $4::timestamptz
+`
+
+type HoldTurnsParams struct {
+	DestinationIds []uuid.UUID
+	HeldUntils     []time.Time
+	OrderKeys      [][]byte
+	TurnMoment     time.Time
+}
+
+// Has the first delivery of each of some keys held that waits for its turn, like what is due (HoldDeliveries): their destinations'
+// circuit breakers are open, and it may be all that a probe can be made with. Called by the claimer. Index delivery_queue_order.
+func (q *Queries) HoldTurns(ctx context.Context, db DBTX, arg HoldTurnsParams) (int64, error) {
+	result, err := db.Exec(ctx, holdTurns,
+		arg.DestinationIds,
+		arg.HeldUntils,
+		arg.OrderKeys,
+		arg.TurnMoment,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const loadEvents = `-- name: LoadEvents :many
 select e.tenant_id, e.event_id, e.received_at, e.body, e.headers, e.content_type, e.event_type, e.verification, e.defect
 from (

@@ -69,6 +69,9 @@ with target as materialized (
   select q.tenant_id, q.delivery_id from delivery_queue q
   where q.due_at >= $3::timestamptz and q.due_at <= $3::timestamptz
     and q.tenant_id = $4::uuid and q.destination_id = $5::uuid
+    and (q.order_key is null or not exists (
+      select from delivery_queue o where o.destination_id = q.destination_id and o.order_key = q.order_key
+        and (o.order_seq, o.delivery_id) < (q.order_seq, q.delivery_id)))
   order by q.due_at limit 1
   for update skip locked
 ), won as (
@@ -106,8 +109,8 @@ type ClaimProbeRow struct {
 }
 
 // Takes the one delivery that may be sent to a destination whose breaker is open, for the node that is first to ask after
-// probe_at; the others find another generation. Nothing happens when nothing is held. Index delivery_queue_due, of which the
-// moment is the destination's alone.
+// probe_at; the others find another generation. Nothing happens when nothing is held. Of what is ordered by a key only the first
+// is taken, as by ClaimDue. Index delivery_queue_due, of which the moment is the destination's alone.
 func (q *Queries) ClaimProbe(ctx context.Context, db DBTX, arg ClaimProbeParams) ([]ClaimProbeRow, error) {
 	rows, err := db.Query(ctx, claimProbe,
 		arg.NodeID,

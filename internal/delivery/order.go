@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -92,12 +93,33 @@ func (c *Claimer) lookForTurns(ctx context.Context) error {
 		c.lookedAt = turn{rows[len(rows)-1].DestinationID, string(rows[len(rows)-1].OrderKey)}
 	}
 	var keys []turn
+	var held store.HoldTurnsParams
+	snapshot := c.routes.Snapshot()
 	for _, row := range rows {
-		if row.Waits {
+		destination := snapshot.Destination(row.DestinationID)
+		switch {
+		case !row.Waits:
+		case destination != nil && destination.Active && c.dispatcher.health.isShut(row.DestinationID):
+			held.DestinationIds, held.OrderKeys = append(held.DestinationIds, row.DestinationID), append(held.OrderKeys, row.OrderKey)
+			held.HeldUntils = append(held.HeldUntils, HeldUntil(row.DestinationID))
+		default:
 			keys = append(keys, turn{row.DestinationID, string(row.OrderKey)})
 		}
 	}
-	return c.claimTurns(ctx, keys)
+	return errors.Join(c.holdTurns(ctx, held), c.claimTurns(ctx, keys))
+}
+
+// holdTurns has deliveries held whose turn it would be, of destinations whose circuit breakers are open. What has failed of
+// these may be given up, or due in hours: a probe must not wait for that.
+func (c *Claimer) holdTurns(ctx context.Context, held store.HoldTurnsParams) error {
+	if len(held.OrderKeys) == 0 {
+		return nil
+	}
+	held.TurnMoment = turnMoment
+	if _, err := c.db.HoldTurns(ctx, c.db.Engine(), held); err != nil {
+		return fmt.Errorf("hold ordered deliveries: %w", err)
+	}
+	return nil
 }
 
 // claimTurns takes the first delivery of each key that has room in its lane, unless something of the key is under way.
