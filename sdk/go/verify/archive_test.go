@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,6 +195,14 @@ func TestTlogProof(t *testing.T) {
 		changed[i] ^= 1
 		if report, err := verify.VerifyTlogProof(changed, nil, trust(l)); err == nil {
 			t.Fatalf("byte %d may be changed: %+v", i, report)
+		}
+	}
+	for i := range signed {
+		for _, more := range []string{"\r", "\n", "=", " "} {
+			changed := slices.Concat(file[:i], []byte(more), file[i:])
+			if report, err := verify.VerifyTlogProof(changed, nil, trust(l)); err == nil {
+				t.Fatalf("%q may be put in at byte %d: %+v", more, i, report)
+			}
 		}
 	}
 	if _, err := verify.VerifyTlogProof(file, nil, verify.Options{}); err == nil {

@@ -19,6 +19,28 @@ func encodeJSON(v any, indent string) ([]byte, error) {
 	return unescapeSeparators(out.Bytes()), nil
 }
 
+// nestsDeeper reports whether JSON has lists and objects in one another more than limit deep. Indented, each line of such a
+// text is as long as it is deep: a small file could become gigabytes.
+func nestsDeeper(data []byte, limit int) bool {
+	depth, inText := 0, false
+	for i := 0; i < len(data); i++ {
+		switch b := data[i]; {
+		case inText && b == '\\':
+			i++ // whatever is escaped
+		case b == '"':
+			inText = !inText
+		case inText:
+		case b == '[' || b == '{':
+			if depth++; depth > limit {
+				return true
+			}
+		case b == ']' || b == '}':
+			depth--
+		}
+	}
+	return false
+}
+
 // unescapeSeparators turns the escapes of U+2028 and U+2029 into the characters.
 func unescapeSeparators(data []byte) []byte {
 	if !bytes.Contains(data, []byte(`\u202`)) {

@@ -2,7 +2,6 @@ package verify
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -84,8 +83,7 @@ func readLines(opened *note.Note, keys ring) ([]line, error) {
 		if i < len(opened.Sigs) {
 			l.verifier = keys[l.lineID]
 		}
-		// Strict, because a plain decoder ignores bits at the end that others could change.
-		raw, err := base64.StdEncoding.Strict().DecodeString(s.Base64)
+		raw, err := decodeBase64(s.Base64)
 		if err != nil || len(raw) < keyIDBytes {
 			return nil, fmt.Errorf("the signature of %s+%08x is not in canonical base64", s.Name, s.Hash)
 		}
@@ -113,7 +111,7 @@ func parseHead(text string) (head, error) {
 	if h.size, err = strconv.ParseInt(parts[1], 10, 64); err != nil || h.size < 0 || h.size > maxInteger || strconv.FormatInt(h.size, 10) != parts[1] {
 		return head{}, fmt.Errorf("its tree size %.30q is not a decimal number up to %d", parts[1], int64(maxInteger))
 	}
-	root, err := base64.StdEncoding.Strict().DecodeString(parts[2])
+	root, err := decodeBase64(parts[2])
 	if err != nil || len(root) != hashBytes {
 		return head{}, fmt.Errorf("its root is not the base64 of %d bytes", hashBytes)
 	}

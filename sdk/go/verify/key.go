@@ -38,7 +38,7 @@ func parseKey(text string) (key, error) {
 	if !ok || name == "" {
 		return key{}, errors.New("is not of the form <name>+<key id>+<base64>")
 	}
-	raw, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	raw, err := decodeBase64(encoded)
 	if err != nil || len(raw) < 2 {
 		return key{}, errors.New("does not end in the base64 of a key")
 	}
@@ -50,6 +50,15 @@ func parseKey(text string) (key, error) {
 		return key{}, fmt.Errorf("has %d bytes of Ed25519 key: want %d", len(k.public), ed25519.PublicKeySize)
 	}
 	return k, nil
+}
+
+// decodeBase64 takes canonical base64 only: a plain decoder ignores bits at the end, and every one line ends in between, which
+// others could change.
+func decodeBase64(text string) ([]byte, error) {
+	if strings.ContainsAny(text, "\r\n") {
+		return nil, errors.New("there is a line end in base64")
+	}
+	return base64.StdEncoding.Strict().DecodeString(text)
 }
 
 // CheckKeys says which of the texts is no verifier key (C2SP signed-note), and why. Nil: all of them may be trusted keys.

@@ -92,7 +92,8 @@ type erasureText struct {
 // compact JSON with ids as TypeID text, hashes and the nonce as lower-case hex, times as RFC 3339 in UTC with nine
 // digits of nanoseconds, and enum values as lower-case words without their prefix. Fields that are absent or unspecified
 // in the leaf are left out, except for numbers and truths that mean something at zero. A leaf with fields or values that
-// this version does not know is an error: a description without them would be a false one.
+// this version does not know is an error: a description without them would be a false one. So is one that is not in
+// protobuf's usual encoding, which others might read otherwise.
 func DescribeLeaf(leaf []byte) (json.RawMessage, error) {
 	message, err := decodeLeaf(leaf)
 	if err != nil {
@@ -106,8 +107,8 @@ func decodeLeaf(leaf []byte) (*leafv1.Leaf, error) {
 	if err := proto.Unmarshal(leaf, message); err != nil {
 		return nil, errors.New("the leaf is not a kapsel.leaf.v1.Leaf")
 	}
-	if name := unknownIn(message.ProtoReflect()); name != "" {
-		return nil, fmt.Errorf("the leaf has a field in %s that this version does not know", name)
+	if err := checkWire(message.ProtoReflect().Descriptor(), leaf); err != nil {
+		return nil, err
 	}
 	return message, nil
 }
@@ -275,18 +276,4 @@ func optional(present bool, spell func() string) string {
 		return ""
 	}
 	return spell()
-}
-
-// unknownIn returns the name of the first message with an unknown field, itself or below it.
-func unknownIn(message protoreflect.Message) (name protoreflect.FullName) {
-	if len(message.GetUnknown()) > 0 {
-		return message.Descriptor().FullName()
-	}
-	message.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		if field.Message() != nil { // the only list in a leaf is one of numbers
-			name = unknownIn(value.Message())
-		}
-		return name == ""
-	})
-	return name
 }

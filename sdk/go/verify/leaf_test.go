@@ -3,6 +3,7 @@ package verify_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +118,9 @@ func brokenLeaves(t *testing.T) map[string][]byte {
 }
 
 func TestRefusesLeavesThatItCannotDescribe(t *testing.T) {
-	for name, leaf := range brokenLeaves(t) {
+	leaves := brokenLeaves(t)
+	maps.Copy(leaves, misspeltLeaves(t))
+	for name, leaf := range leaves {
 		if got, err := verify.DescribeLeaf(leaf); err == nil {
 			t.Errorf("%s: described as %s", name, got)
 		}

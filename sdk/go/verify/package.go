@@ -23,6 +23,7 @@ const (
 	maxPathHashes   = 64
 	maxKeys         = 64
 	maxKeyBytes     = 4 << 10
+	maxNesting      = 8 // the attempt's lists are at 3
 	// Largest integer that every reader of JSON takes exactly.
 	maxInteger = 1<<53 - 1
 	hashBytes  = 32
@@ -76,8 +77,8 @@ func (p *Package) Encode() ([]byte, error) {
 }
 
 // Parse reads a package and refuses whatever is not in the canonical form of Encode: unknown or repeated fields, upper
-// case hex, other white space, data after the end. It proves nothing yet, and takes any JSON as the field "attempt", which
-// only Verify compares with the leaf. Its error is an *Error.
+// case hex, other white space, data after the end. It proves nothing yet, and takes any JSON that is not nested deeply as the
+// field "attempt", which only Verify compares with the leaf. Its error is an *Error.
 func Parse(data []byte) (*Package, error) {
 	p, _, err := parse(data)
 	if err != nil {
@@ -97,6 +98,9 @@ type contents struct {
 func parse(data []byte) (*Package, *contents, error) {
 	if len(data) > MaxPackageBytes {
 		return nil, nil, fmt.Errorf("the file has more than %d bytes", MaxPackageBytes)
+	}
+	if nestsDeeper(data, maxNesting) {
+		return nil, nil, fmt.Errorf("not a proof package: lists and objects are nested more than %d deep", maxNesting)
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()

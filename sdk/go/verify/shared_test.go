@@ -36,6 +36,7 @@ func TestSharedCases(t *testing.T) {
 	files := map[string][]byte{
 		"a witness's line": encode(t, witnessed(t, l)), "a former key": encode(t, withFormerKey(t, l)),
 		"a line of an unknown type": encode(t, withUnknownType(t, l)), "no time": encode(t, withoutTime(t, l)), "nothing": encode(t, l.pack(t, 12, 40)),
+		"what looks like half a character": encode(t, withBackslash(t)),
 	}
 	for _, c := range refusals(t, l) {
 		p := l.pack(t, 12, 40)
@@ -69,6 +70,17 @@ func TestSharedCases(t *testing.T) {
 	compareJSON(t, "testdata/cases.json", cases)
 }
 
+// withBackslash is a package whose text has an escaped backslash, and after it what would be half a character after another one.
+func withBackslash(t *testing.T) *verify.Package {
+	l := newLog(testOrigin, 1)
+	l.fill(t, 12)
+	a := testAttempt()
+	a.Url = `https://x/\ud800\\uDC00`
+	l.add(t, marshal(t, attemptLeaf(a)))
+	l.fill(t, 40)
+	return l.pack(t, 12, 40)
+}
+
 // difference leaves out what two files begin and end with.
 func difference(base, file []byte) sharedCase {
 	at, end := 0, 0
@@ -90,6 +102,8 @@ func TestSharedLeaves(t *testing.T) {
 	}
 	leaves := describedLeaves(t)
 	maps.Copy(leaves, brokenLeaves(t))
+	maps.Copy(leaves, misspeltLeaves(t))
+	maps.Copy(leaves, unusualLeaves(t))
 	for name, leaf := range wrongRotations(t) {
 		leaves["rotation: "+name] = leaf
 	}

@@ -128,7 +128,7 @@ func parseTlogProof(data []byte) (*tlogProof, error) {
 	file := &tlogProof{checkpoint: checkpoint}
 	lines := strings.Split(head, "\n")
 	if text, ok := strings.CutPrefix(lines[0], "extra "); ok {
-		extra, err := base64.StdEncoding.Strict().DecodeString(text)
+		extra, err := decodeBase64(text)
 		if err != nil {
 			return nil, errors.New("the extra data is not base64")
 		}
@@ -147,7 +147,7 @@ func parseTlogProof(data []byte) (*tlogProof, error) {
 		return nil, fmt.Errorf("there are %d hashes: at most %d", len(lines), maxPathHashes)
 	}
 	for i, line := range lines {
-		hash, err := base64.StdEncoding.Strict().DecodeString(line)
+		hash, err := decodeBase64(line)
 		if err != nil || len(hash) != hashBytes {
 			return nil, fmt.Errorf("hash %d is not the base64 of %d bytes", i+1, hashBytes)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -206,6 +207,7 @@ func otherEncodings(data string) map[string]string {
 		"too long":           data + strings.Repeat(" ", verify.MaxPackageBytes),
 		"array":              "[" + data + "]",
 		"deep":               strings.Repeat("[", 100_000),
+		"nested":             strings.Replace(data, `"attempt": {`, `"attempt": `+strings.Repeat(`{"a":`, 7)+`[]`+strings.Repeat(`}`, 7)+`, "attempt": {`, 1),
 		"byte order mark":    "\uFEFF" + data,
 		"carriage returns":   strings.ReplaceAll(data, "\n", "\r\n"),
 		"invalid characters": strings.Replace(data, "log.example.com", "log.ex\xffmple.com", 1),
@@ -224,6 +226,23 @@ func TestRefusesOtherEncodings(t *testing.T) {
 		if _, err := verify.Parse([]byte(changed)); !errors.As(err, &refused) || refused.Check != verify.CheckFormat {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+}
+
+// The canonical form is indented, so what is nested deeply would grow to gigabytes, were it encoded.
+func TestNestedJSONIsRefusedInLittleMemory(t *testing.T) {
+	data := string(encode(t, attemptLog(t).pack(t, 12, 40)))
+	at := strings.Index(data, `"attempt": `) + len(`"attempt": `)
+	bomb := []byte(data[:at] + strings.Repeat("[", 9000) + "1" + strings.Repeat(",1", 9000) + strings.Repeat("]", 9000) + "\n}\n")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := verify.Parse(bomb)
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "nested") {
+		t.Errorf("got %v", err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 16<<20 {
+		t.Errorf("took %d bytes of memory for a file of %d", took, len(bomb))
 	}
 }
 

@@ -65,6 +65,16 @@ test("the cases of the Go verifier have the same end", async () => {
   }
 });
 
+test("what is nested deeply is refused", async () => {
+  const text = new TextDecoder().decode(read("attempt"));
+  const at = text.indexOf('"attempt": ') + '"attempt": '.length;
+  for (const nested of ["[".repeat(100_000) + "]".repeat(100_000), '{"a":'.repeat(20_000) + "1" + "}".repeat(20_000), "[".repeat(9) + "]".repeat(9)]) {
+    const report = await verify(new TextEncoder().encode(`${text.slice(0, at)}${nested}\n}\n`), { trustedKeys: [key] });
+    assert.equal(report.level, "refused");
+    assert.match(report.checks.at(-1)!.detail, /nested/);
+  }
+});
+
 test("leaves are described as the Go verifier describes them", async () => {
   for (const { name, leaf, text } of shared<{ name: string; leaf: string | null; text: object | null }[]>("leaves")) {
     const described = (async () => JSON.stringify(await describe(decodeLeaf(bytes(leaf ?? "")))))();
@@ -103,6 +113,10 @@ test("a tlog-proof file is a full proof, by a trusted key only", async () => {
     const changed = file.slice();
     changed[i]! ^= 1;
     assert.equal((await verifyTlogProof(changed, { trustedKeys: [key] })).level, "refused", `byte ${i}`);
+    for (const more of ["\r", "\n", "=", " "]) {
+      const longer = Buffer.concat([file.subarray(0, i), Buffer.from(more), file.subarray(i)]);
+      assert.equal((await verifyTlogProof(new Uint8Array(longer), { trustedKeys: [key] })).level, "refused", `${JSON.stringify(more)} before byte ${i}`);
+    }
   }
   for (const input of ["", "c2sp.org/tlog-proof@v1\n", "c2sp.org/tlog-proof@v1\nindex 0\n\n", "c2sp.org/tlog-proof@v1\nindex 9007199254740992\n\nx", `${text.slice(0, 23)}extra =\n\n`]) {
     assert.equal((await verifyTlogProof(new TextEncoder().encode(input), { trustedKeys: [key] })).level, "refused", input);

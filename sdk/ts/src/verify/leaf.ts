@@ -1,6 +1,6 @@
 // The leaf, decoded for people: the same text as the Go verifier's DescribeLeaf, field by field.
 
-import { type DescEnum, fromBinary, type Message } from "@bufbuild/protobuf";
+import { type DescEnum, fromBinary } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 
 import {
@@ -8,6 +8,7 @@ import {
 } from "../gen/kapsel/leaf/v1/leaf_pb.js";
 import { Refusal, toHex } from "./bytes.js";
 import { openRotation } from "./rotation.js";
+import { checkWire } from "./wire.js";
 
 const maxInteger = Number.MAX_SAFE_INTEGER;
 
@@ -21,16 +22,8 @@ export function decodeLeaf(bytes: Uint8Array): Leaf {
   } catch {
     throw new Refusal("the leaf is not a kapsel.leaf.v1.Leaf");
   }
-  refuseUnknown(leaf);
+  checkWire(LeafSchema, bytes);
   return leaf;
-}
-
-function refuseUnknown(value: unknown): void {
-  if (typeof value !== "object" || value === null || value instanceof Uint8Array) return;
-  if (((value as Message).$unknown?.length ?? 0) > 0) throw new Refusal("the leaf has a field that this version does not know");
-  for (const [name, field] of Object.entries(value)) {
-    if (!name.startsWith("$")) refuseUnknown(field);
-  }
 }
 
 export async function describe(leaf: Leaf): Promise<Description> {

@@ -13,6 +13,7 @@ const maxOriginBytes = 255;
 const maxLogIDBytes = 64;
 export const maxPathHashes = 64;
 const maxKeys = 64;
+const maxNesting = 8; // the attempt's lists are at 3
 
 /** A proof package: everything that is needed to check one leaf offline. Hashes and bytes are lower-case hex. */
 export interface Package {
@@ -35,11 +36,12 @@ const fields = [
 ];
 
 /**
- * Reads a package, in its only form: what JSON.stringify(package, null, 2) gives, and a newline. It takes any JSON as the field
- * "attempt", which only verify compares with the leaf.
+ * Reads a package, in its only form: what JSON.stringify(package, null, 2) gives, and a newline. It takes any JSON that is not nested
+ * deeply as the field "attempt", which only verify compares with the leaf.
  */
 export function parsePackage(data: Uint8Array): Package {
   if (data.length > maxPackageBytes) throw new Refusal(`the file has more than ${maxPackageBytes} bytes`);
+  if (nestsDeeper(data, maxNesting)) throw new Refusal(`not a proof package: lists and objects are nested more than ${maxNesting} deep`);
   let text: string;
   let p: Package;
   try {
@@ -50,7 +52,7 @@ export function parsePackage(data: Uint8Array): Package {
   }
   if (typeof p !== "object" || p === null || Object.keys(p).join() !== fields.join()) throw new Refusal("not a proof package: other fields than those of one");
   // An escaped half of a surrogate pair is no text, and other readers of JSON put something else in its place.
-  if (/\\ud[89a-f]/i.test(text)) throw new Refusal("there is half of a character in a text");
+  if (/(?:^|[^\\])(?:\\\\)*\\ud[89a-f]/i.test(text)) throw new Refusal("there is half of a character in a text");
   if (p.format !== format) throw new Refusal(`format is not ${format}`);
   for (const name of ["origin", "log_id", "leaf", "leaf_hash", "root_hash", "checkpoint"] as const) {
     if (typeof p[name] !== "string") throw new Refusal(`${name} is not a text`);
@@ -72,6 +74,24 @@ export function parsePackage(data: Uint8Array): Package {
   }
   if (`${JSON.stringify(p, null, 2)}\n` !== text) throw new Refusal("not in canonical form");
   return p;
+}
+
+/**
+ * Whether JSON has lists and objects in one another more than limit deep. Indented, each line of such a text is as long as it is deep: a small
+ * file could become gigabytes.
+ */
+function nestsDeeper(data: Uint8Array, limit: number): boolean {
+  let depth = 0;
+  let inText = false;
+  for (let i = 0; i < data.length; i++) {
+    const char = String.fromCharCode(data[i]!);
+    if (inText && char === "\\") i++; // whatever is escaped
+    else if (char === '"') inText = !inText;
+    else if (inText) continue;
+    else if ((char === "[" || char === "{") && ++depth > limit) return true;
+    else if (char === "]" || char === "}") depth--;
+  }
+  return false;
 }
 
 function bound(name: string, size: number, low: number, high: number): void {
