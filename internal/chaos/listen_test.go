@@ -40,7 +40,10 @@ func newLaptops(t *testing.T) (*laptops, *Random) {
 	cluster := NewCluster(t, r)
 	l := &laptops{t: t, ctx: ctx, cluster: cluster, a: cluster.Start(t, "a"), b: cluster.Start(t, "b")}
 	var made struct{ Endpoint struct{ ID string } }
-	l.a.API().Call(t, "EndpointService/CreateEndpoint", object{"endpoint": object{}}, &made)
+	// A source that got no answer from a node that was killed posts again.
+	l.a.API().Call(t, "EndpointService/CreateEndpoint", object{"endpoint": object{
+		"deduplication": object{"source": "DEDUPLICATION_SOURCE_HEADER", "header": "X-GitHub-Delivery"},
+	}}, &made)
 	l.ingest = "/ingest/" + made.Endpoint.ID
 	var err error
 	if l.db, err = pgx.Connect(ctx, cluster.DatabaseURL()); err != nil {

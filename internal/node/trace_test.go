@@ -1,11 +1,13 @@
 package node
 
 import (
+	"cmp"
 	"encoding/hex"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -82,13 +84,10 @@ func (c *collector) of(traceID string) map[string][]*tracev1.Span {
 		}
 	}
 	for _, same := range spans {
-		for i := range same { // two at most that matter
-			for j := range same[:i] {
-				if same[i].StartTimeUnixNano < same[j].StartTimeUnixNano {
-					same[i], same[j] = same[j], same[i]
-				}
-			}
-		}
+		slices.SortFunc(same, func(a, b *tracev1.Span) int {
+			// Two attempts under one lease: what leads to either begins with it.
+			return cmp.Or(cmp.Compare(a.StartTimeUnixNano, b.StartTimeUnixNano), cmp.Compare(a.EndTimeUnixNano, b.EndTimeUnixNano))
+		})
 	}
 	return spans
 }
