@@ -291,3 +291,19 @@ func TestIngestOverConnect(t *testing.T) {
 	_, err = a.ingest.IngestBatch(t.Context(), &kapselv1.IngestBatchRequest{Webhooks: []*kapselv1.IngestRequest{{EndpointId: "nonsense"}}})
 	wantReason(t, err, connect.CodeInvalidArgument, "INVALID_REQUEST")
 }
+
+// The library that checks schemas panics at such a number, and each webhook of a batch has a goroutine of its own.
+func TestNoPayloadEndsTheProcess(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant("ingest", "manage")
+	e, _ := r.endpoint(a, &kapselv1.Endpoint{
+		PayloadFormat: kapselv1.PayloadFormat_PAYLOAD_FORMAT_JSON, JsonSchema: `{"multipleOf":0.01}`, MaxBodyBytes: 5 << 20,
+	})
+	number := []byte("0." + strings.Repeat("7", 1_100_000))
+	results := must(a.ingest.IngestBatch(t.Context(), &kapselv1.IngestBatchRequest{
+		Webhooks: []*kapselv1.IngestRequest{{EndpointId: e.Id, Payload: number}},
+	}))(t).Results
+	if got := results[0].GetReceipt(); got.GetState() != kapselv1.ReceiptState_RECEIPT_STATE_DEAD_LETTERED {
+		t.Errorf("got %v", results[0])
+	}
+}

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -48,7 +50,7 @@ func (s *ingestService) IngestBatch(ctx context.Context, request *kapselv1.Inges
 	var waiting sync.WaitGroup
 	for i, webhook := range request.Webhooks {
 		waiting.Go(func() {
-			receipt, err := s.accept(ctx, principal, address, webhook)
+			receipt, err := s.acceptOneOfMany(ctx, principal, address, webhook)
 			if err != nil {
 				results[i] = &kapselv1.IngestResult{Result: &kapselv1.IngestResult_Error{Error: s.ingestError(ctx, err)}}
 				return
@@ -61,6 +63,16 @@ func (s *ingestService) IngestBatch(ctx context.Context, request *kapselv1.Inges
 		return nil, err
 	}
 	return &kapselv1.IngestBatchResponse{Results: results}, nil
+}
+
+// acceptOneOfMany is accept on a goroutine of its own, where a panic would end the process: it is one webhook's error.
+func (s *ingestService) acceptOneOfMany(ctx context.Context, principal tenant.Principal, address string, request *kapselv1.IngestRequest) (receipt *kapselv1.Receipt, err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			receipt, err = nil, fmt.Errorf("panic: %v\n%s", panicked, debug.Stack())
+		}
+	}()
+	return s.accept(ctx, principal, address, request)
 }
 
 func (s *ingestService) accept(ctx context.Context, principal tenant.Principal, address string, request *kapselv1.IngestRequest) (*kapselv1.Receipt, error) {

@@ -50,6 +50,9 @@ const (
 	violatedPlace = "urn:violated"
 )
 
+// notChecked is the defect of a payload at which validation itself fails.
+const notChecked = "payload cannot be checked against its schema"
+
 // errFetch refuses a $ref or $schema to elsewhere.
 var errFetch = errors.New("other documents are not fetched: put the definition under $defs")
 
@@ -67,7 +70,7 @@ func Compile(text string) (*Schema, error) {
 		return nil, fmt.Errorf("schema is not JSON: %w", err)
 	}
 	if values, ok := count(document); !ok || values > maxWeight {
-		return nil, fmt.Errorf("schema holds a number beyond 1e±%d, or over %d values", maxExponent, maxWeight)
+		return nil, fmt.Errorf("schema holds a number beyond 1e±%d or of over %d characters, or over %d values", maxExponent, maxNumberBytes, maxWeight)
 	}
 	compiler := jsonschema.NewCompiler()
 	compiler.UseLoader(noLoader{})
@@ -96,13 +99,19 @@ func Compile(text string) (*Schema, error) {
 func (s *Schema) Text() string { return s.text }
 
 // Defect says what keeps a payload from meeting the schema, "" if it does.
-func (s *Schema) Defect(body []byte) string {
+func (s *Schema) Defect(body []byte) (defect string) {
+	// Payloads come from anyone: a fault of the library must not cost a webhook, nor the node.
+	defer func() {
+		if recover() != nil {
+			defect = notChecked
+		}
+	}()
 	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
 	if err != nil {
 		return "payload is not JSON"
 	}
 	if _, ok := count(value); !ok {
-		return fmt.Sprintf("payload holds a number beyond 1e±%d, which is not checked against the schema", maxExponent)
+		return fmt.Sprintf("payload holds a number beyond 1e±%d or of over %d characters, which is not checked against the schema", maxExponent, maxNumberBytes)
 	}
 	left := s.plan.work(s.compiled, value, maxWork)
 	if left < 0 {
@@ -119,7 +128,7 @@ func (s *Schema) Defect(body []byte) string {
 	err = s.compiled.Validate(value)
 	var violation *jsonschema.ValidationError
 	if !errors.As(err, &violation) {
-		return "payload cannot be checked against its schema"
+		return notChecked
 	}
 	return describe(violation)
 }

@@ -76,6 +76,7 @@ func TestSchemaThatCannotBeUsedIsRefusedWithTheRemedy(t *testing.T) {
 		"too long":             {`{"title":"` + strings.Repeat("x", MaxTextBytes) + `"}`, "at most"},
 		"doubles thirty times": {doubling + `}}`, "in size"},
 		"huge number":          {`{"minimum":1e1000000}`, "number beyond"},
+		"long number":          {`{"minimum":0.` + strings.Repeat("1", maxNumberBytes) + `}`, "number beyond"},
 	} {
 		started := time.Now()
 		_, err := Compile(c.text)
@@ -101,6 +102,26 @@ func TestPayloadTooLargeForItsSchemaIsNotValidated(t *testing.T) {
 	}
 	if took := time.Since(started); took > 20*time.Second {
 		t.Errorf("took %v", took)
+	}
+}
+
+// A number of a million digits has the library panic, and takes minutes before that.
+func TestLongNumberIsNotChecked(t *testing.T) {
+	for _, text := range []string{`{"multipleOf":0.01}`, `{"maximum":5}`, `{"type":"integer"}`, `{"enum":[1,2]}`} {
+		s := compile(t, text)
+		for _, number := range []string{"0." + strings.Repeat("7", 1_100_000), "-1" + strings.Repeat("0", maxNumberBytes)} {
+			if got := s.Defect([]byte(number)); !strings.Contains(got, "number beyond") {
+				t.Errorf("%s, a number of %d bytes: %.200q", text, len(number), got)
+			}
+		}
+	}
+	longest := "0." + strings.Repeat("0", maxNumberBytes-3) + "1"
+	if got := compile(t, `{"minimum":0,"maximum":1}`).Defect([]byte(longest)); got != "" {
+		t.Errorf("a number of %d bytes: %q", len(longest), got)
+	}
+	one := `{"enum":[` + strings.TrimSuffix(strings.Repeat("1,", 9000), ",") + `]}`
+	if got := compile(t, `{"items":`+one+`}`).Defect([]byte("[" + strings.TrimSuffix(strings.Repeat(longest+",", 4), ",") + "]")); !strings.Contains(got, "too large to be checked") {
+		t.Errorf("long numbers beside many values: %q", got)
 	}
 }
 

@@ -10,14 +10,18 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// maxExponent is that of the largest float64. Numbers are compared as fractions, which a huge exponent would fill memory
-// with.
-const maxExponent = 308
+// Bounds of a number: the exponent of the largest float64, and a length that every float64 fits into. Numbers are compared as
+// fractions, which a huge exponent would fill memory with; what a long one takes grows with the square of its length, and from a
+// million digits on the library panics.
+const (
+	maxExponent    = 308
+	maxNumberBytes = 1024
+)
 
-// bytesPerValue has a long text count as several values, for what patterns cost.
+// bytesPerValue has a long text or number count as several values, for what patterns and fractions cost.
 const bytesPerValue = 64
 
-// count counts the values of a document. It reports false if a number's exponent is out of bounds.
+// count counts the values of a document. It reports false if a number is out of bounds.
 func count(value any) (n int, ok bool) {
 	n = 1
 	switch v := value.(type) {
@@ -40,6 +44,9 @@ func count(value any) (n int, ok bool) {
 	case string:
 		n += len(v) / bytesPerValue
 	case json.Number:
+		if len(v) > maxNumberBytes {
+			return 0, false
+		}
 		if i := strings.IndexAny(v.String(), "eE"); i >= 0 {
 			exponent, err := strconv.Atoi(v.String()[i+1:])
 			if err != nil || exponent > maxExponent || exponent < -maxExponent {

@@ -1,6 +1,10 @@
 package schema
 
-import "github.com/santhosh-tekuri/jsonschema/v6"
+import (
+	"encoding/json"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
 
 // plan says, for each schema of a document, what a value that meets it is checked against.
 type plan map[*jsonschema.Schema]*step
@@ -67,6 +71,8 @@ func (p plan) work(s *jsonschema.Schema, value any, budget int) int {
 		}
 	case string:
 		budget -= len(v) / bytesPerValue
+	case json.Number:
+		budget -= of.own * (len(v) / bytesPerValue) // an enum reads it again for each of its values
 	}
 	return budget
 }
