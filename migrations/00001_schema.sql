@@ -24,7 +24,18 @@ end
 $$;
 -- +goose StatementEnd
 
-grant kapsel_tenant, kapsel_engine to current_user;
+-- +goose StatementBegin
+do $$
+begin
+  grant kapsel_tenant, kapsel_engine to current_user;
+exception when insufficient_privilege then
+  -- Enough if whoever administers the server has made and granted them.
+  if not (pg_has_role('kapsel_tenant', 'member') and pg_has_role('kapsel_engine', 'member')) then
+    raise;
+  end if;
+end
+$$;
+-- +goose StatementEnd
 
 -- The tenant that this transaction acts for. NULL, and so no row, when it was not set.
 create function kapsel_current_tenant() returns uuid

@@ -16,7 +16,17 @@ end
 $$;
 -- +goose StatementEnd
 
-grant kapsel_operator to current_user;
+-- +goose StatementBegin
+do $$
+begin
+  grant kapsel_operator to current_user;
+exception when insufficient_privilege then
+  if not pg_has_role('kapsel_operator', 'member') then -- see version 1
+    raise;
+  end if;
+end
+$$;
+-- +goose StatementEnd
 
 -- The operator's keys stand in api_keys like any other, under a tenant that has nothing else: the smallest UUIDv7. Its row is
 -- made with the first of them.

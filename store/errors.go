@@ -14,19 +14,15 @@ func IsRowError(err error) bool {
 }
 
 // isLockTimeout reports whether a lock was waited for in vain: SQLSTATE 55P03 (lock not available).
-func isLockTimeout(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == "55P03"
-}
+func isLockTimeout(err error) bool { return isSQLState(err, "55P03") }
 
 // IsRepeatError reports whether a row is there already: SQLSTATE 23505 (unique violation).
-func IsRepeatError(err error) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == "23505"
-}
+func IsRepeatError(err error) bool { return isSQLState(err, "23505") }
 
 // IsReferenceError reports whether a row names one that is not there: SQLSTATE 23503 (foreign key violation).
-func IsReferenceError(err error) bool {
+func IsReferenceError(err error) bool { return isSQLState(err, "23503") }
+
+func isSQLState(err error, code string) bool {
 	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == "23503"
+	return errors.As(err, &pgErr) && pgErr.Code == code
 }

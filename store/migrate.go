@@ -68,7 +68,7 @@ func Migrate(ctx context.Context, url string) (int, error) {
 		case err == nil:
 			return ran, nil
 		case !isLockTimeout(err) || try == tableLockTries:
-			return ran, fmt.Errorf("migrate: %w", explainConnect(err))
+			return ran, fmt.Errorf("migrate: %w", explainMigration(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -76,4 +76,16 @@ func Migrate(ctx context.Context, url string) (int, error) {
 		case <-time.After(tableLockPause):
 		}
 	}
+}
+
+// explainMigration says what to do about what PostgreSQL refuses in words for its own administrators.
+func explainMigration(err error) error {
+	switch {
+	case isSQLState(err, "42501"): // insufficient privilege
+		return fmt.Errorf("%w: the role of the database URL must own the schema or be allowed to create in it, and have CREATEROLE "+
+			"or be a member of kapsel_engine, kapsel_tenant and kapsel_operator", err)
+	case isSQLState(err, "25006"): // read-only transaction
+		return fmt.Errorf("%w: this server takes no writes: name the primary, or all servers with target_session_attrs=read-write", err)
+	}
+	return explainConnect(err)
 }

@@ -2,9 +2,12 @@ package store_test
 
 import (
 	"context"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -83,5 +86,61 @@ func TestMigrationGivesWayToIntake(t *testing.T) {
 	}
 	if ran, err := store.Migrate(t.Context(), url); err != nil || ran != 0 {
 		t.Errorf("a second migration ran %d, %v", ran, err)
+	}
+}
+
+// newOwner makes a login role without rights on the server, and an empty database that it owns. It returns the URL of that and the role.
+func newOwner(t *testing.T, owner *pgx.Conn, text string) (databaseURL, role string) {
+	t.Helper()
+	role = "owner_" + strings.ReplaceAll(uuid.NewString(), "-", "")
+	exec := func(ctx context.Context, sql string) {
+		t.Helper()
+		if _, err := owner.Exec(ctx, sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	exec(t.Context(), "create role "+role+" login")
+	exec(t.Context(), "create database "+role+" owner "+role)
+	t.Cleanup(func() {
+		exec(context.Background(), "drop database "+role+" with (force)")
+		exec(context.Background(), "drop role "+role)
+	})
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User, u.Path = url.User(role), "/"+role
+	return u.String(), role
+}
+
+// Whoever administers the server may make the three roles, and let nobody else make any.
+func TestRolesMayBeMadeBeforehand(t *testing.T) {
+	text := pgtest.New(t, migrate) // which makes them
+	admin := connect(t, text)
+	databaseURL, role := newOwner(t, admin, text)
+	if _, err := store.Migrate(t.Context(), databaseURL); err == nil || !strings.Contains(err.Error(), "kapsel_operator") {
+		t.Errorf("migrated as a role that is no member of the three: %v, want an error that says what is missing", err)
+	}
+	if _, err := admin.Exec(t.Context(), "grant kapsel_engine, kapsel_tenant, kapsel_operator to "+role); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Migrate(t.Context(), databaseURL); err != nil {
+		t.Fatalf("migrate as a member of the three roles: %v", err)
+	}
+	db, err := store.Open(t.Context(), databaseURL)
+	if err != nil {
+		t.Fatalf("open as their member: %v", err)
+	}
+	db.Close()
+}
+
+func TestMigrationOnAStandbySaysWhatToName(t *testing.T) {
+	text := pgtest.New(t, migrateFirst)
+	if !strings.Contains(text, "?") {
+		t.Fatalf("%s: want parameters", text)
+	}
+	_, err := store.Migrate(t.Context(), text+"&default_transaction_read_only=on")
+	if err == nil || !strings.Contains(err.Error(), "target_session_attrs") {
+		t.Errorf("%v: want an error that says how to name the primary", err)
 	}
 }

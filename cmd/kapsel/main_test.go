@@ -52,6 +52,8 @@ func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
 		{[]string{"serve", "--database-url", "postgres://x", "--state-dir", "/x", "--listen", "nowhere"}, 2, "listen address"},
 		{[]string{"serve", "--database-url", "postgres://x", "--allow-destinations", "10.0.0.0"}, 2, "--allow-destinations"},
 		{[]string{"serve", "--database-url", "postgres://x", "--log-level", "loud"}, 2, "--log-level"},
+		{[]string{"serve", "--database-url", "postgres://x", "--keep-payloads", "0"}, 2, "--keep-payloads"},
+		{[]string{"serve", "--database-url", "postgres://x", "--state-dir", "/x", "--public-url", "https://a:b@hooks.example.com"}, 2, "public URL"},
 		{[]string{"migrate"}, 2, "database URL is missing"},
 		{[]string{"migrate", "--database-url", "postgres://127.0.0.1:1/none"}, 1, "migrate"},
 		{[]string{"migrate", "--database-url", "not a url"}, 2, "cannot parse"},

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,6 +77,9 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 func (f *nodeFlags) parse() (slog.Level, error) {
 	f.config.Version = version()
 	f.config.SecretsKeyset = os.Getenv(keysetVariable)
+	if err := f.checkZeros(); err != nil {
+		return 0, err
+	}
 	var err error
 	if f.config.Roles, err = node.ParseRoles(f.roles); err != nil {
 		return 0, usageError(fmt.Errorf("--roles: %w", err))
@@ -106,9 +110,26 @@ func (f *nodeFlags) parse() (slog.Level, error) {
 	return level, nil
 }
 
+// checkZeros refuses 0 where node.Config would take it for the default: who says 0 means never, or for ever.
+func (f *nodeFlags) checkZeros() error {
+	for _, given := range []struct {
+		flag string
+		zero bool
+	}{
+		{"--hold", f.config.Hold == 0}, {"--breaker-pause", f.config.BreakerPause == 0}, {"--grace", f.config.Grace == 0},
+		{"--seal-leaves", f.config.SealLeaves == 0}, {"--seal-age", f.config.SealAge == 0}, {"--witness-timeout", f.config.WitnessTimeout == 0},
+		{"--keep-heads", f.config.KeepHeads == 0}, {"--keep-payloads", f.config.KeepPayloads == 0}, {"--keep-ledger", f.config.KeepLedger == 0},
+	} {
+		if given.zero {
+			return usageError(fmt.Errorf("%s: want more than 0; leave it out for the default", given.flag))
+		}
+	}
+	return nil
+}
+
 func parseRanges(flag string, texts []string) (ranges []netip.Prefix, err error) {
 	for _, text := range texts {
-		prefix, err := netip.ParsePrefix(text)
+		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil {
 			return nil, usageError(fmt.Errorf("%s: %w: want an address range such as 10.0.0.0/8", flag, err))
 		}

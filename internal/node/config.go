@@ -176,8 +176,8 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("listen address: %w: want host:port", err))
 	}
 	if c.PublicURL != "" {
-		if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			errs = append(errs, fmt.Errorf("public URL %q: want http:// or https:// and a host", c.PublicURL))
+		if u, err := url.Parse(c.PublicURL); err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			errs = append(errs, errors.New("public URL: want http:// or https:// and a host, without user information, query and fragment"))
 		}
 	}
 	if p := c.EgressProxy; p != nil && (p.Hostname() == "" || p.Scheme != "http" && p.Scheme != "https" || p.Path != "" && p.Path != "/" || p.RawQuery != "" || p.Fragment != "") {
@@ -188,7 +188,7 @@ func (c Config) Validate() error {
 	}
 	errs = append(errs, c.validateTransport()...)
 	if c.Hold < 0 || c.Hold > time.Minute {
-		errs = append(errs, fmt.Errorf("hold %v is outside 0 to 1m", c.Hold))
+		errs = append(errs, fmt.Errorf("hold %v is over 1m, or negative", c.Hold))
 	}
 	if c.KeepPayloads < retention.MinPayloads {
 		errs = append(errs, fmt.Errorf("keep payloads %v is under %v", c.KeepPayloads, retention.MinPayloads))
