@@ -18,6 +18,9 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 120 * time.Second
 	maxHeaderBytes    = 64 << 10
+	// unreadTimeout is for a body over HTTP/1.1 that no handler reads, such as that of a webhook to an endpoint that does not
+	// exist: net/http reads the rest of it before it answers.
+	unreadTimeout = 15 * time.Second
 	// pingAfter is how long an HTTP/2 connection may be silent before its client is asked whether it is there; without an
 	// answer within pingTimeout it is closed. Streams that have nothing to say stay open.
 	pingAfter   = 30 * time.Second
@@ -45,7 +48,7 @@ func NewHTTPServer(handler http.Handler, secure *tls.Config, errorLog *log.Logge
 	return &HTTPServer{
 		quick: quick,
 		http: &http.Server{
-			Handler:           handler,
+			Handler:           awaitBodies(handler, unreadTimeout),
 			Protocols:         protocols,
 			HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 			ReadHeaderTimeout: readHeaderTimeout,
@@ -54,6 +57,16 @@ func NewHTTPServer(handler http.Handler, secure *tls.Config, errorLog *log.Logge
 			ErrorLog:          errorLog,
 		},
 	}
+}
+
+// awaitBodies bounds for how long a body is waited for. A handler that reads it sets a deadline of its own.
+func awaitBodies(next http.Handler, timeout time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 && r.Body != http.NoBody {
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout)) // the next request gets another one
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // Serve serves the connections of listener. It returns http.ErrServerClosed after Shutdown or Close.

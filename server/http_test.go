@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	connectv1 "connectrpc.com/connect"
 	"connectrpc.com/connect/v2"
@@ -111,6 +112,44 @@ func TestEveryProtocolOnOnePort(t *testing.T) {
 	response.Body.Close()
 	if response.StatusCode != http.StatusBadRequest || !bytes.Contains(body, []byte("ErrorInfo")) {
 		t.Errorf("broken JSON: %d %s", response.StatusCode, body)
+	}
+}
+
+// What is refused before its body was read is answered, and its connection ends, also if the body never comes.
+func TestBodyThatNeverComesHoldsNoConnection(t *testing.T) {
+	r := newRig(t)
+	server := NewHTTPServer(New(r.deps), nil, slog.NewLogLogger(r.deps.Logger.Handler(), slog.LevelDebug))
+	server.http.Handler = awaitBodies(New(r.deps), 10*time.Millisecond)
+	listener := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	defer func() {
+		server.Close()
+		<-served
+	}()
+	for request, want := range map[string]string{
+		"POST /ingest/ep_00000000000000000000000000": "404",
+		"PUT /ingest/ep_00000000000000000000000000":  "405",
+		"GET /livez":          "200",
+		"GET /log/1/tile/0/0": "404",
+		"POST /kapsel.v1.EventService/GetEvent\nContent-Type: application/json": "401",
+		"POST /nothing/here": "404",
+	} {
+		for _, length := range []string{"Content-Length: 2", "Transfer-Encoding: chunked"} {
+			line, more, _ := strings.Cut(request, "\n")
+			conn := must(net.Dial("tcp", listener.Addr().String()))(t)
+			conn.SetDeadline(time.Now().Add(time.Minute))
+			fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: a\r\n%s\r\n", line, length)
+			if more != "" {
+				fmt.Fprintf(conn, "%s\r\n", more)
+			}
+			fmt.Fprint(conn, "\r\n")
+			answer, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 "+want) {
+				t.Errorf("%s, %s: %q (%v), want %s and the end", request, length, answer, err, want)
+			}
+			conn.Close()
+		}
 	}
 }
 
