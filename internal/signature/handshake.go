@@ -36,7 +36,8 @@ const (
 	MetaChallenge
 	// GraphValidation: an unsigned POST with validationToken in its query, which is sent back as plain text.
 	GraphValidation
-	// XChallenge: a GET with crc_token in its query; its HMAC with the first secret is sent back.
+	// XChallenge: a GET with crc_token in its query; its HMAC with the first secret is sent back, to anyone who asks. Webhooks are
+	// signed with the same key, so nothing can be both: see isToken.
 	XChallenge
 	// WooCommercePing: an unsigned form of webhook_id alone, which only wants a 200.
 	WooCommercePing
@@ -64,6 +65,8 @@ var (
 	bodyOnly           = template{{kind: bodyPart}}
 	errChallenge       = fmt.Errorf("%w: the handshake's challenge is missing, or over %d bytes, or not plain text", ErrMalformedSignature, maxChallengeBytes)
 	errNoVerifyToken   = fmt.Errorf("%w: hub.verify_token is not one of the endpoint's secrets that begin with %s", ErrBadSignature, prefixVerifyToken)
+	errToken           = fmt.Errorf("%w: crc_token is missing, over %d bytes, or not of letters, digits and -._~+/= alone", ErrMalformedSignature, maxChallengeBytes)
+	errTokenBody       = fmt.Errorf("%w: the body is a text that anyone is given the signature of, as a crc_token", ErrBadSignature)
 	maxWooCommercePing = len("webhook_id=") + 20
 )
 
@@ -93,8 +96,8 @@ func (v *Verifier) AnswerGET(query string) (answer Answer, is bool, err error) {
 		if token == "" {
 			return Answer{}, false, nil
 		}
-		if !challengeable(token) {
-			return Answer{}, true, errChallenge
+		if !isToken(token) {
+			return Answer{}, true, errToken
 		}
 		mac := v.macOf(0, token)
 		return jsonAnswer("response_token", "sha256="+base64.StdEncoding.EncodeToString(mac)), true, nil
@@ -188,6 +191,22 @@ func (v *Verifier) macOf(key int, text string) []byte {
 // challengeable reports whether a text may be sent back: it is short, and without control characters.
 func challengeable(text string) bool {
 	return text != "" && len(text) <= maxChallengeBytes && utf8.ValidString(text) && strings.IndexFunc(text, unicode.IsControl) < 0
+}
+
+// isToken reports whether a text is a crc_token, and so no webhook: those are JSON objects. Its characters are those of a token68
+// (RFC 9110 section 11.2).
+func isToken[T string | []byte](text T) bool {
+	if len(text) == 0 || len(text) > maxChallengeBytes {
+		return false
+	}
+	for i := range len(text) {
+		c := text[i]
+		alnum := c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+		if !alnum && strings.IndexByte("-._~+/=", c) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func textAnswer(text string) (answer Answer, is bool, err error) {

@@ -175,6 +175,9 @@ func (v *Verifier) verify(r *Request, now time.Time) (matched int, err error) {
 	if matched < 0 {
 		return 0, ErrBadSignature
 	}
+	if s.preset.Handshake == XChallenge && isToken(r.Body) {
+		return 0, errTokenBody
+	}
 	return matched, nil
 }
 
