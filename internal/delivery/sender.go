@@ -183,9 +183,7 @@ func (s *Sender) headers(job Job, attempt *ledger.Attempt) http.Header {
 	if destination.ForwardAll || len(destination.Forwarded) > 0 {
 		forward(header, event.Headers, destination)
 	}
-	if event.ContentType != "" {
-		header["Content-Type"] = []string{event.ContentType}
-	}
+	describePayload(header, event)
 	for name, values := range destination.Headers {
 		header[name] = values
 	}
@@ -206,6 +204,20 @@ func (s *Sender) headers(job Job, attempt *ledger.Attempt) http.Header {
 	}
 	spellForOneTry(header)
 	return header
+}
+
+// describePayload says what the payload is as its source did: without its encoding a compressed one could not be read. The type
+// that is kept beside the event is for people, and may be cut.
+func describePayload(header http.Header, event *ledger.Event) {
+	if event.ContentType != "" {
+		header["Content-Type"] = []string{event.ContentType}
+		if exact := headerValues(event.Headers, "Content-Type: "); len(exact) > 0 {
+			header["Content-Type"] = exact[:1]
+		}
+	}
+	if encodings := headerValues(event.Headers, "Content-Encoding: "); len(encodings) > 0 {
+		header["Content-Encoding"] = encodings
+	}
 }
 
 // spellForOneTry spells the headers that make http.Transport send a POST again by itself, when a kept connection breaks,

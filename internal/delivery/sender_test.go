@@ -24,6 +24,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
+	"github.com/kapsel-dev/kapsel/store"
 )
 
 // received is what a sink got.
@@ -107,6 +108,15 @@ func TestHeadersArePassedOnByPolicy(t *testing.T) {
 			if got.header[name] != nil {
 				t.Errorf("%s was passed on: %q", name, got.header[name])
 			}
+		}
+	})
+	t.Run("what the payload is", func(t *testing.T) {
+		e, long := event(), "multipart/form-data; boundary="+strings.Repeat("b", 300)
+		e.Headers = []byte("Content-Encoding: deflate\r\nContent-Encoding: gzip\r\nContent-Type: " + long + "\r\nX-Content-Encoding: br\r\n")
+		e.ContentType = store.CleanText(long, 256) // as a retry reads it from the database
+		_, got := send(t, e, nil)
+		if !slices.Equal(got.header["Content-Encoding"], []string{"deflate", "gzip"}) || !slices.Equal(got.header["Content-Type"], []string{long}) {
+			t.Errorf("got %v", got.header)
 		}
 	})
 	t.Run("named", func(t *testing.T) {

@@ -341,7 +341,7 @@ type Destination struct {
 	// first, and so on), so what was read can be written back.
 	Headers []*Header `protobuf:"bytes,15,rep,name=headers,proto3" json:"headers,omitempty"`
 	// Names of the webhook's own headers to pass on, at most 50; "*" passes all but those of the connection and
-	// credentials (Authorization, Cookie). Content-Type is always passed on.
+	// credentials (Authorization, Cookie). Content-Type and Content-Encoding are always passed on.
 	ForwardedHeaders []string `protobuf:"bytes,16,rep,name=forwarded_headers,json=forwardedHeaders,proto3" json:"forwarded_headers,omitempty"`
 	// Delivers events of the same key one after the other. Default: no order is kept.
 	Ordering *Ordering `protobuf:"bytes,17,opt,name=ordering,proto3" json:"ordering,omitempty"`

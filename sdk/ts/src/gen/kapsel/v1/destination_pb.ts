@@ -135,7 +135,7 @@ export type Destination = Message<"kapsel.v1.Destination"> & {
 
   /**
    * Names of the webhook's own headers to pass on, at most 50; "*" passes all but those of the connection and
-   * credentials (Authorization, Cookie). Content-Type is always passed on.
+   * credentials (Authorization, Cookie). Content-Type and Content-Encoding are always passed on.
    *
    * @generated from field: repeated string forwarded_headers = 16;
    */
