@@ -109,14 +109,16 @@ where q.due_at > now() and q.due_at <= now() + make_interval(secs => @lease_seco
     select n.node_id from nodes n where n.node_id <> @node_id::uuid and n.heartbeat_at < now() - make_interval(secs => @dead_after_seconds::float8));
 
 -- name: Heartbeat :one
--- Returns how many nodes are alive, and how many of them take webhooks in and deliver, the one that beats included.
+-- Returns how many nodes are alive, and how many of them take webhooks in and deliver, the one that beats included; and what
+-- time it is to the database.
 with beat as (
   insert into nodes (node_id, name, version, roles, features) values (@node_id, @name, @version, @roles, @features)
   on conflict (node_id) do update set heartbeat_at = now()
 )
 select (1 + count(*))::bigint as alive,
   (count(*) filter (where 'ingest' = any(n.roles)) + ('ingest' = any(@roles))::integer)::bigint as ingesting,
-  (count(*) filter (where 'deliver' = any(n.roles)) + ('deliver' = any(@roles))::integer)::bigint as delivering
+  (count(*) filter (where 'deliver' = any(n.roles)) + ('deliver' = any(@roles))::integer)::bigint as delivering,
+  clock_timestamp()::timestamptz as database_time
 from nodes n
 where n.node_id <> @node_id and n.heartbeat_at >= now() - make_interval(secs => @dead_after_seconds::float8);
 

@@ -120,3 +120,26 @@ func TestErasureCancelsWhatIsStillToBeDelivered(t *testing.T) {
 	}
 	r.checkDatabase()
 }
+
+// A node that has local time for UTC makes ids hours ahead of the times at which the database records what became of them.
+func TestAClockHoursAheadHidesNothing(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	events, _ := r.sealedLog(a, 1)
+	owner := must(pgx.Connect(t.Context(), r.database))(t)
+	defer owner.Close(t.Context())
+	must(owner.Exec(t.Context(), `alter table attempts disable trigger attempts_append_only; update attempts set recorded_at = recorded_at - interval '14 hours';
+		alter table attempts enable trigger attempts_append_only`))(t)
+	r.event(a, events[0], kapselv1.EventState_EVENT_STATE_DELIVERED)
+	attempts := must(a.deliveries.ListAttempts(t.Context(), &kapselv1.ListAttemptsRequest{Parent: &kapselv1.ListAttemptsRequest_EventId{EventId: events[0]}}))(t).Attempts
+	if len(attempts) != 1 {
+		t.Errorf("%d attempts are listed, want 1", len(attempts))
+	}
+	erased := must(a.events.EraseEvent(t.Context(), &kapselv1.EraseEventRequest{EventId: events[0], Reason: "asked for"}))(t)
+	if len(erased.ErasureIds) != 1 {
+		t.Errorf("%d leaves say what was erased, want 1", len(erased.ErasureIds))
+	}
+	if left := r.count(`select count(*) from attempts where delivery_id <> attempt_id and leaf <> ''`); left != 0 {
+		t.Errorf("%d leaves of the erased event are left", left)
+	}
+}

@@ -106,8 +106,9 @@ func (f *fate) state(defect bool) kapselv1.EventState {
 	return kapselv1.EventState_EVENT_STATE_DELIVERED
 }
 
-// clockSlack is how far the clocks of nodes and database may differ where rows are looked up by time.
-const clockSlack = time.Hour
+// clockSlack is how far a node's clock may be ahead of the database's where rows are looked up by the time in an id: as far as one
+// that has local time for UTC. Rows that are missed would look like never recorded.
+const clockSlack = 24 * time.Hour
 
 // fanOutTime is far above what passes between the making of an event's id and of its first deliveries' ids, which the same
 // node makes one after the other.

@@ -213,7 +213,8 @@ with beat as (
 )
 select (1 + count(*))::bigint as alive,
   (count(*) filter (where 'ingest' = any(n.roles)) + ('ingest' = any($1))::integer)::bigint as ingesting,
-  (count(*) filter (where 'deliver' = any(n.roles)) + ('deliver' = any($1))::integer)::bigint as delivering
+  (count(*) filter (where 'deliver' = any(n.roles)) + ('deliver' = any($1))::integer)::bigint as delivering,
+  clock_timestamp()::timestamptz as database_time
 from nodes n
 where n.node_id <> $2 and n.heartbeat_at >= now() - make_interval(secs => $3::float8)
 `
@@ -228,12 +229,14 @@ type HeartbeatParams struct {
 }
 
 type HeartbeatRow struct {
-	Alive      int64
-	Ingesting  int64
-	Delivering int64
+	Alive        int64
+	Ingesting    int64
+	Delivering   int64
+	DatabaseTime time.Time
 }
 
-// Returns how many nodes are alive, and how many of them take webhooks in and deliver, the one that beats included.
+// Returns how many nodes are alive, and how many of them take webhooks in and deliver, the one that beats included; and what
+// time it is to the database.
 func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) (HeartbeatRow, error) {
 	row := db.QueryRow(ctx, heartbeat,
 		arg.Roles,
@@ -244,7 +247,12 @@ func (q *Queries) Heartbeat(ctx context.Context, db DBTX, arg HeartbeatParams) (
 		arg.Features,
 	)
 	var i HeartbeatRow
-	err := row.Scan(&i.Alive, &i.Ingesting, &i.Delivering)
+	err := row.Scan(
+		&i.Alive,
+		&i.Ingesting,
+		&i.Delivering,
+		&i.DatabaseTime,
+	)
 	return i, err
 }
 

@@ -30,8 +30,9 @@ const (
 	statementTimeout = 20 * time.Second
 	// A batch that made the code panic so often is taken apart like one that the database refuses.
 	maxPanickedTries = 5
-	// How far the database's clock may be behind ours, when rows are looked up by time.
-	clockSlack = time.Hour
+	// How far the database's clock may be behind that of a node, when rows are looked up by time: as far as that of a node which
+	// has local time for UTC. An attempt that is missed would be recorded twice, or not erased.
+	clockSlack = 24 * time.Hour
 )
 
 var errPanicked = errors.New("panic")

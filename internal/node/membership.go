@@ -30,8 +30,9 @@ type membership struct {
 	roles   []Role
 	// live is told after each beat how many nodes are alive: all, those that take webhooks in, and those that deliver; this one
 	// included.
-	live func(all, ingesting, delivering int)
-	log  *slog.Logger
+	live  func(all, ingesting, delivering int)
+	clock clockCheck
+	log   *slog.Logger
 }
 
 // Run beats until ctx ends.
@@ -70,6 +71,7 @@ func (m *membership) beat(ctx context.Context) error {
 	for i, role := range m.roles {
 		roles[i] = string(role)
 	}
+	asked := time.Now()
 	alive, err := m.db.Heartbeat(ctx, m.db.Engine(), store.HeartbeatParams{
 		NodeID: m.nodeID, Name: m.name, Version: m.version, Roles: roles,
 		Features: delivery.Features, DeadAfterSeconds: deadAfter.Seconds(),
@@ -77,6 +79,7 @@ func (m *membership) beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.clock.compare(alive.DatabaseTime, asked, time.Now(), m.log)
 	m.live(int(alive.Alive), int(alive.Ingesting), int(alive.Delivering))
 	return nil
 }
