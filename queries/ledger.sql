@@ -33,7 +33,7 @@ with turn as materialized (
   returning q.delivery_id
 ), leaf as materialized (
   select u.*, row_number() over (order by u.position) - 1 as place
-  from rows from (
+  from turn, rows from ( -- leaves that change nothing come without a result
     unnest(@leaf_ids::uuid[]), unnest(@leaf_tenant_ids::uuid[]), unnest(@leaf_delivery_ids::uuid[]),
     unnest(@leaf_event_ids::uuid[]), unnest(@leaf_outcomes::smallint[]), unnest(@leaf_bytes::bytea[]),
     unnest(@leaf_diagnoses::text[]), unnest(@leaf_excerpts::bytea[]), unnest(@leaf_fenced::boolean[])

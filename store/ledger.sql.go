@@ -91,7 +91,7 @@ with turn as materialized (
   returning q.delivery_id
 ), leaf as materialized (
   select u.leaf_id, u.tenant_id, u.delivery_id, u.event_id, u.outcome, u.bytes, u.diagnosis, u.excerpt, u.fenced, u.position, row_number() over (order by u.position) - 1 as place
-  from rows from (
+  from turn, rows from ( -- leaves that change nothing come without a result
     unnest($8::uuid[]), unnest($9::uuid[]), unnest($10::uuid[]),
     unnest($11::uuid[]), unnest($12::smallint[]), unnest($13::bytea[]),
     unnest($14::text[]), unnest($15::bytea[]), unnest($16::boolean[])

@@ -526,6 +526,62 @@ func TestResultsLandOnceWhileTheDatabaseRestarts(t *testing.T) {
 	}
 }
 
+// A statement whose answer was lost may still wait for the log. The next try waits for it, also where the attempts change
+// nothing in the queue.
+func TestNextTryWaitsForTheOneBefore(t *testing.T) {
+	const waiting = `select count(distinct pid) from pg_locks where not granted
+		and pid in (select pid from pg_stat_activity where datname = current_database())`
+	for name, late := range map[string]bool{"with a verdict": false, "too late for one": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newSharedRig(t)
+			node := id.New()
+			result := Result{Duty: r.duty(node, 0), Attempt: succeeded(node), Verdict: Verdict{Delivered: true}}
+			if late {
+				result = result.undecided(true)
+			}
+			batch, err := newBatch(node, testLogID, []Result{result})
+			if err != nil {
+				t.Fatal(err)
+			}
+			recorder := NewRecorder(r.db, node, testLogID, r.log, nil)
+			tx, err := r.db.Engine().Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback(context.Background())
+			if _, err := tx.Exec(t.Context(), "select from logs for update"); err != nil {
+				t.Fatal(err)
+			}
+			began, done := time.Now(), make(chan error, 2)
+			for try := 1; try <= 2; try++ {
+				go func() {
+					_, err := recorder.commit(context.Background(), batch, try, began)
+					done <- err
+				}()
+				for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(3 * time.Millisecond) {
+					if r.count(waiting) == try {
+						break
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("try %d does not wait", try)
+					}
+				}
+			}
+			if err := tx.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}
+			if got := len(r.leaves()); got != 1 {
+				t.Errorf("%d leaves of one attempt", got)
+			}
+		})
+	}
+}
+
 func TestSubmitWaitsWhileAllRoomIsTaken(t *testing.T) {
 	r := newSharedRig(t)
 	node := id.New()
