@@ -1,10 +1,10 @@
 -- name: ClaimDue :many
 -- The claimer's only query for work: rows that are due, whoever held them before. Index delivery_queue_due. Rows that
 -- another node is claiming are skipped; so are those of full or inactive destinations, unless a lost node's attempt is to
--- be recorded: lost_owner is the node whose lease ran out, NULL for an ordinary retry. Of what is ordered by a key only the
--- first is taken (index delivery_queue_order).
+-- be recorded: lost_owner is the node whose lease ran out, NULL for an ordinary retry. Whoever held the row only to record that
+-- and was lost too, sent nothing. Of what is ordered by a key only the first is taken (index delivery_queue_order).
 update delivery_queue q
-set lost_owner = coalesce(q.lease_owner, q.lost_owner), lease_owner = @node_id::uuid,
+set lost_owner = coalesce(q.lost_owner, q.lease_owner), lease_owner = @node_id::uuid,
   due_at = now() + make_interval(secs => @lease_seconds::float8)
 where q.ctid = any(array(
   select d.ctid from delivery_queue d
@@ -80,17 +80,19 @@ order by u.position;
 
 -- name: ReleaseLeases :execrows
 -- Gives back what was claimed but not sent, due at once, or at due_at where that is given. lost_owner stays, so that a lost node's attempt is still recorded
--- by whoever claims the row next. What was cancelled in the meantime was not sent either. Primary keys.
+-- by whoever claims the row next. What was cancelled in the meantime was not sent either. A node that was taken for dead may have claimed the
+-- same delivery again, for its next attempt, and be sending it: that lease stays (attempts). Primary keys.
 with unsent as (
   delete from cancelled_leases c
-  where c.lease_owner = @node_id::uuid and (c.tenant_id, c.delivery_id) in (
-    select u.tenant_id, u.delivery_id from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[])) as u(tenant_id, delivery_id))
+  where c.lease_owner = @node_id::uuid and (c.tenant_id, c.delivery_id, c.attempts) in (
+    select u.tenant_id, u.delivery_id, u.attempts
+    from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@attempts::integer[])) as u(tenant_id, delivery_id, attempts))
 )
 update delivery_queue q
 set lease_owner = null, due_at = coalesce(sqlc.narg(due_at)::timestamptz, now())
 where q.ctid = any(array(
-    select (select d.ctid from delivery_queue d where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id)
-    from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[])) as u(tenant_id, delivery_id)))
+    select (select d.ctid from delivery_queue d where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id and d.attempts = u.attempts)
+    from rows from (unnest(@tenant_ids::uuid[]), unnest(@delivery_ids::uuid[]), unnest(@attempts::integer[])) as u(tenant_id, delivery_id, attempts)))
   and q.lease_owner = @node_id::uuid;
 
 -- name: ExpireLeasesOfDeadNodes :execrows

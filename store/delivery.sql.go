@@ -39,7 +39,7 @@ func (q *Queries) CancelVanished(ctx context.Context, db DBTX, tenantIds []uuid.
 
 const claimDue = `-- name: ClaimDue :many
 update delivery_queue q
-set lost_owner = coalesce(q.lease_owner, q.lost_owner), lease_owner = $1::uuid,
+set lost_owner = coalesce(q.lost_owner, q.lease_owner), lease_owner = $1::uuid,
   due_at = now() + make_interval(secs => $2::float8)
 where q.ctid = any(array(
   select d.ctid from delivery_queue d
@@ -75,8 +75,8 @@ type ClaimDueRow struct {
 
 // The claimer's only query for work: rows that are due, whoever held them before. Index delivery_queue_due. Rows that
 // another node is claiming are skipped; so are those of full or inactive destinations, unless a lost node's attempt is to
-// be recorded: lost_owner is the node whose lease ran out, NULL for an ordinary retry. Of what is ordered by a key only the
-// first is taken (index delivery_queue_order).
+// be recorded: lost_owner is the node whose lease ran out, NULL for an ordinary retry. Whoever held the row only to record that
+// and was lost too, sent nothing. Of what is ordered by a key only the first is taken (index delivery_queue_order).
 func (q *Queries) ClaimDue(ctx context.Context, db DBTX, arg ClaimDueParams) ([]ClaimDueRow, error) {
 	rows, err := db.Query(ctx, claimDue,
 		arg.NodeID,
@@ -513,31 +513,35 @@ func (q *Queries) ReleaseHeld(ctx context.Context, db DBTX, heldUntil time.Time,
 const releaseLeases = `-- name: ReleaseLeases :execrows
 with unsent as (
   delete from cancelled_leases c
-  where c.lease_owner = $4::uuid and (c.tenant_id, c.delivery_id) in (
-    select u.tenant_id, u.delivery_id from rows from (unnest($2::uuid[]), unnest($3::uuid[])) as u(tenant_id, delivery_id))
+  where c.lease_owner = $5::uuid and (c.tenant_id, c.delivery_id, c.attempts) in (
+    select u.tenant_id, u.delivery_id, u.attempts
+    from rows from (unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::integer[])) as u(tenant_id, delivery_id, attempts))
 )
 update delivery_queue q
 set lease_owner = null, due_at = coalesce($1::timestamptz, now())
 where q.ctid = any(array(
-    select (select d.ctid from delivery_queue d where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id)
-    from rows from (unnest($2::uuid[]), unnest($3::uuid[])) as u(tenant_id, delivery_id)))
-  and q.lease_owner = $4::uuid
+    select (select d.ctid from delivery_queue d where d.tenant_id = u.tenant_id and d.delivery_id = u.delivery_id and d.attempts = u.attempts)
+    from rows from (unnest($2::uuid[]), unnest($3::uuid[]), unnest($4::integer[])) as u(tenant_id, delivery_id, attempts)))
+  and q.lease_owner = $5::uuid
 `
 
 type ReleaseLeasesParams struct {
 	DueAt       *time.Time
 	TenantIds   []uuid.UUID
 	DeliveryIds []uuid.UUID
+	Attempts    []int32
 	NodeID      uuid.UUID
 }
 
 // Gives back what was claimed but not sent, due at once, or at due_at where that is given. lost_owner stays, so that a lost node's attempt is still recorded
-// by whoever claims the row next. What was cancelled in the meantime was not sent either. Primary keys.
+// by whoever claims the row next. What was cancelled in the meantime was not sent either. A node that was taken for dead may have claimed the
+// same delivery again, for its next attempt, and be sending it: that lease stays (attempts). Primary keys.
 func (q *Queries) ReleaseLeases(ctx context.Context, db DBTX, arg ReleaseLeasesParams) (int64, error) {
 	result, err := db.Exec(ctx, releaseLeases,
 		arg.DueAt,
 		arg.TenantIds,
 		arg.DeliveryIds,
+		arg.Attempts,
 		arg.NodeID,
 	)
 	if err != nil {

@@ -236,10 +236,10 @@ func (c *Claimer) giveBack(ctx context.Context, rows []store.ClaimDueRow) { c.pu
 
 // putOff releases claimed rows, due at a moment; nil is at once.
 func (c *Claimer) putOff(ctx context.Context, rows []store.ClaimDueRow, due *time.Time) {
-	var tenantIDs, deliveryIDs []uuid.UUID
+	held := store.ReleaseLeasesParams{DueAt: due}
 	for _, row := range rows {
-		tenantIDs = append(tenantIDs, row.TenantID)
-		deliveryIDs = append(deliveryIDs, row.DeliveryID)
+		held.TenantIds, held.DeliveryIds = append(held.TenantIds, row.TenantID), append(held.DeliveryIds, row.DeliveryID)
+		held.Attempts = append(held.Attempts, row.Attempts)
 	}
-	c.leases.release(ctx, tenantIDs, deliveryIDs, due)
+	c.leases.release(ctx, held)
 }

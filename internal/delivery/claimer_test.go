@@ -146,6 +146,40 @@ func TestLostNodesAttemptIsRecordedFirst(t *testing.T) {
 	}
 }
 
+// The node that would have recorded a lost node's attempt was lost before it did.
+func TestLostAttemptStaysItsNodes(t *testing.T) {
+	n := newRig(t).node()
+	destination := n.destination("http://127.0.0.1:1/", 8)
+	n.setState(destination, "paused")
+	n.refresh()
+	lost := id.New()
+	deliveryID := n.due(n.event("{}"), destination, 0, -time.Second, id.New())
+	n.exec(`update delivery_queue set lost_owner = $2 where delivery_id = $1`, deliveryID, lost)
+	n.claim()
+	n.await(1, "select count(*) from delivery_queue where attempts = 1 and lost_owner is null")
+	n.stop()
+	leaves := n.leaves()
+	if a := leaves[0].GetAttempt(); len(leaves) != 1 || uuid.UUID(a.GetNodeId()) != lost {
+		t.Errorf("%d leaves, the first of node %x: want one, of %s", len(leaves), a.GetNodeId(), lost)
+	}
+}
+
+// A node that was cut off was taken for dead, and has claimed one of its own deliveries again before it came to send it the
+// first time. What it gives back then is not the new lease.
+func TestOldLeaseGivenBackLeavesTheNewOneAlone(t *testing.T) {
+	n := newRig(t).node()
+	destination := n.destination("http://127.0.0.1:1/", 8)
+	n.refresh()
+	old := n.leased(n.event("{}"), destination, time.Now())
+	n.exec(`update delivery_queue set attempts = 1 where delivery_id = $1`, old.DeliveryID)
+	n.hold(old)
+	eventually(t, "it is given back", func() bool { return n.dispatcher.held.Load() == 0 })
+	if got := n.count("select count(*) from delivery_queue where attempts = 1 and lease_owner = $1 and due_at > now()", n.id); got != 1 {
+		t.Error("the next attempt has no lease any more")
+	}
+	n.stop()
+}
+
 func TestTwoNodesNeverTakeTheSameRow(t *testing.T) {
 	r := newRig(t)
 	sink := new(counter)

@@ -27,24 +27,23 @@ func NewLeases(db *store.DB, nodeID uuid.UUID, log *slog.Logger) *Leases {
 
 // Release makes the jobs due at once for any node.
 func (l *Leases) Release(ctx context.Context, jobs []Job) {
-	var tenantIDs, deliveryIDs []uuid.UUID
+	var held store.ReleaseLeasesParams
 	for _, job := range jobs {
-		tenantIDs = append(tenantIDs, job.Event.TenantID)
-		deliveryIDs = append(deliveryIDs, job.DeliveryID)
+		held.TenantIds, held.DeliveryIds = append(held.TenantIds, job.Event.TenantID), append(held.DeliveryIds, job.DeliveryID)
+		held.Attempts = append(held.Attempts, int32(job.Attempts))
 	}
-	l.release(ctx, tenantIDs, deliveryIDs, nil)
+	l.release(ctx, held)
 }
 
-// release makes the rows due at a moment, nil for at once.
-func (l *Leases) release(ctx context.Context, tenantIDs, deliveryIDs []uuid.UUID, due *time.Time) {
-	if len(deliveryIDs) == 0 {
+// release gives back leases of this node.
+func (l *Leases) release(ctx context.Context, held store.ReleaseLeasesParams) {
+	if len(held.DeliveryIds) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	if _, err := l.db.ReleaseLeases(ctx, l.db.Engine(), store.ReleaseLeasesParams{
-		TenantIds: tenantIDs, DeliveryIds: deliveryIDs, NodeID: l.nodeID, DueAt: due,
-	}); err != nil {
-		l.log.Warn("leases not given back, they run out", "leases", len(deliveryIDs), "error", err)
+	held.NodeID = l.nodeID
+	if _, err := l.db.ReleaseLeases(ctx, l.db.Engine(), held); err != nil {
+		l.log.Warn("leases not given back, they run out", "leases", len(held.DeliveryIds), "error", err)
 	}
 }

@@ -149,7 +149,7 @@ func (s *Listener) offer(ctx context.Context, destination *route.Destination, ro
 	var all, vanished []store.ClaimDueRow
 	written := store.OfferListenedParams{TenantID: s.tenantID, SessionID: s.session, NodeID: s.all.nodeID, ReportSeconds: ReportTime.Seconds()}
 	for _, row := range rows {
-		claimed := store.ClaimDueRow{TenantID: s.tenantID, DeliveryID: row.DeliveryID}
+		claimed := store.ClaimDueRow{TenantID: s.tenantID, DeliveryID: row.DeliveryID, Attempts: row.Attempts}
 		all = append(all, claimed)
 		switch {
 		case !row.Found:

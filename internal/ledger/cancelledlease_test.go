@@ -137,15 +137,16 @@ func TestCancelledDeliveryThatNobodyHoldsLeavesNoLease(t *testing.T) {
 func TestLeaseGivenBackAfterACancellationLeavesNoAttempt(t *testing.T) {
 	r := newSharedRig(t)
 	node, other := id.New(), id.New()
-	d, kept := r.cancelled(node, 0), r.cancelled(other, 0)
+	d, kept, later := r.cancelled(node, 0), r.cancelled(other, 0), r.cancelled(node, 1)
 	_, err := r.db.ReleaseLeases(t.Context(), r.db.Engine(), store.ReleaseLeasesParams{
-		TenantIds: []uuid.UUID{r.tenant, r.tenant}, DeliveryIds: []uuid.UUID{d.DeliveryID, kept.DeliveryID}, NodeID: node,
+		TenantIds:   []uuid.UUID{r.tenant, r.tenant, r.tenant},
+		DeliveryIds: []uuid.UUID{d.DeliveryID, kept.DeliveryID, later.DeliveryID}, Attempts: []int32{0, 0, 0}, NodeID: node,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := r.sweep(); n != 1 {
-		t.Errorf("%d leaves made, want 1: that of the node that gave nothing back", n)
+	if n := r.sweep(); n != 2 {
+		t.Errorf("%d leaves made, want 2: of the node that gave nothing back, and of an attempt after the one that was given back", n)
 	}
 }
 
