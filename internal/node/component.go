@@ -74,7 +74,7 @@ func (c *component) Serve(ctx context.Context) error {
 	case err == nil:
 		return suture.ErrDoNotRestart
 	case errors.Is(err, tlog.ErrRefused):
-		// Nothing that a start does can change the reason, and another node may see it otherwise: this one is out.
+		// Nothing that a start does can change the reason: this one is out. Others find out by themselves.
 		c.ended.Add(1)
 		c.log.Error("component has ended, an operator must look: see docs/operations.md", "component", c.name, "error", err)
 		return suture.ErrDoNotRestart

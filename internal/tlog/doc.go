@@ -8,6 +8,7 @@
 // Invariants, each of which the sealer checks by itself before each signature:
 //   - tiles are committed before a head over them is signed, and a head is signed before it is published;
 //   - the last published tree is a prefix of the new one, proved from the tiles that the database gives back;
-//   - no tree below the one signed last is ever signed, even if the database was rolled back (HighWater);
+//   - no tree below the one signed last is ever signed, even if the database was rolled back (HighWater),
+//     also by a node that has only seen it published;
 //   - of two sealers at most one publishes: the head's size and root are compared and swapped, beside the lease.
 package tlog

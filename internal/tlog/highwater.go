@@ -11,7 +11,7 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 )
 
-// HighWater remembers, outside the database, the largest tree that was ever signed with the key beside it. A database that
+// HighWater remembers, outside the database, the largest tree that this node has signed, or has seen published. A database that
 // was restored from a backup knows nothing of the heads signed since; signing on from there would fork the log, which
 // nobody can repair. It is for one process at a time: each node has its own file.
 type HighWater struct {

@@ -151,10 +151,15 @@ func (s *Sealer) Run(ctx context.Context) error {
 	due := time.Now()     // when the timer fires
 	earliest := due       // a poke does not cause a look before this
 	backoff := minBackoff // after the next failure
+	newHead := s.newHead()
 	for {
 		select {
 		case <-ctx.Done():
 			return s.finish(ctx)
+		case <-newHead:
+			newHead = s.newHead()
+			s.Wake()
+			continue
 		case <-s.wake:
 			if earliest.Before(due) {
 				due = earliest
@@ -201,11 +206,15 @@ func (s *Sealer) Flush(ctx context.Context) error {
 	return s.sealUntil(ctx, waiting)
 }
 
-// look takes or renews the lease, and seals if it is time to. It returns how long to wait until the next look.
+// look takes or renews the lease, and seals if it is time to; a node that does not lead follows the one that does. It returns
+// how long to wait until the next look.
 func (s *Sealer) look(ctx context.Context) (time.Duration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	leads, err := s.lead(ctx)
+	if err == nil && !leads {
+		err = s.refuse(s.follow(ctx))
+	}
 	if err != nil || !leads {
 		return lookInterval, err
 	}
