@@ -11,3 +11,7 @@ select count(*) as days
 from generate_series(0, 7) as u(day)
 where to_regclass('events_' || to_char((now() at time zone 'UTC')::date + u.day, 'YYYYMMDD')) is not null
   and to_regclass('attempts_' || to_char((now() at time zone 'UTC')::date + u.day, 'YYYYMMDD')) is not null;
+
+-- name: ReadOnly :one
+-- Whether the database takes no writes now: it is a standby, or somebody has set it so, as some do when a disk is nearly full. Called for /readyz.
+select current_setting('transaction_read_only')::boolean as read_only;

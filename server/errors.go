@@ -156,10 +156,10 @@ func storeUnavailable() *refusal {
 	}
 }
 
-// unavailableState reports whether an SQLSTATE says that the database is away: connection exceptions (08), too few
-// resources (53), shut down or starting (57P).
+// unavailableState reports whether an SQLSTATE says that the database is away: connection exceptions (08), read-only for now (25006),
+// too few resources (53), shut down or starting (57P).
 func unavailableState(state string) bool {
-	return strings.HasPrefix(state, "08") || strings.HasPrefix(state, "53") || strings.HasPrefix(state, "57P")
+	return strings.HasPrefix(state, "08") || state == "25006" || strings.HasPrefix(state, "53") || strings.HasPrefix(state, "57P")
 }
 
 // translateErrors is the outermost interceptor: whatever comes out of a call leaves here as a Connect error with a reason,

@@ -43,6 +43,7 @@ func TestDatabaseErrorsThatAreNotTheServers(t *testing.T) {
 	for state, want := range map[string]kapselv1.ErrorReason{
 		"57P01": kapselv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "57P03": kapselv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
 		"53300": kapselv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE, "08006": kapselv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
+		"25006": kapselv1.ErrorReason_ERROR_REASON_STORE_UNAVAILABLE,
 		"22021": kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST, "22P05": kapselv1.ErrorReason_ERROR_REASON_INVALID_REQUEST,
 	} {
 		if got := refusalOf(&pgconn.PgError{Code: state}); got == nil || got.reason != want {

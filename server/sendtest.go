@@ -44,8 +44,7 @@ func (s *destinationService) SendTest(ctx context.Context, request *kapselv1.Sen
 	}
 	response := new(kapselv1.SendTestResponse)
 	err = s.DB.AsTenant(ctx, tenantID, func(tx pgx.Tx) error {
-		// The database's clock may be behind this node's.
-		row, err := s.DB.GetAttempt(ctx, tx, tenantID, attemptID, began.Add(-time.Hour))
+		row, err := s.DB.GetAttempt(ctx, tx, tenantID, attemptID, began.Add(-clockSlack))
 		if err != nil {
 			return err
 		}

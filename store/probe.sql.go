@@ -43,3 +43,15 @@ func (q *Queries) ProbeQueue(ctx context.Context, db DBTX) (ProbeQueueRow, error
 	err := row.Scan(&i.EstimatedDeliveries, &i.OldestDueSeconds)
 	return i, err
 }
+
+const readOnly = `-- name: ReadOnly :one
+select current_setting('transaction_read_only')::boolean as read_only
+`
+
+// Whether the database takes no writes now: it is a standby, or somebody has set it so, as some do when a disk is nearly full. Called for /readyz.
+func (q *Queries) ReadOnly(ctx context.Context, db DBTX) (bool, error) {
+	row := db.QueryRow(ctx, readOnly)
+	var read_only bool
+	err := row.Scan(&read_only)
+	return read_only, err
+}

@@ -365,7 +365,10 @@ func (n *Node) setNodes(ingesting, delivering int) {
 	n.dispatcher.SetNodes(delivering)
 }
 
-var errStopping = errors.New("the node is stopping")
+var (
+	errStopping = errors.New("the node is stopping")
+	errReadOnly = errors.New("the database takes no writes: it is a standby, or was set so, such as for want of disk")
+)
 
 // ready reports why the node cannot take webhooks, nil when it can.
 func (n *Node) ready() error {
@@ -374,7 +377,11 @@ func (n *Node) ready() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return n.db.Engine().Ping(ctx)
+	readOnly, err := n.db.ReadOnly(ctx, n.db.Engine())
+	if err == nil && readOnly {
+		return errReadOnly
+	}
+	return err
 }
 
 // ID is the node's id, new with each start.
