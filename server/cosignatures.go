@@ -15,10 +15,12 @@ const (
 	keyIDBytes       = 4
 	cosignedAtBytes  = 8
 	cosignatureBytes = keyIDBytes + cosignedAtBytes + 64
+	// maxCosignedAt is 9999-12-31T23:59:59Z, the last second that a timestamp of the API can have.
+	maxCosignedAt = 253402300799
 )
 
 // cosignaturesIn reads who else has signed a note than the log itself. Lines of kinds that are not known are listed
-// without a time.
+// without a time, and so are those of a time that cannot be.
 func cosignaturesIn(note, origin string) []*kapselv1.Cosignature {
 	var list []*kapselv1.Cosignature
 	_, signatures, _ := strings.Cut(note, "\n\n")
@@ -34,7 +36,9 @@ func cosignaturesIn(note, origin string) []*kapselv1.Cosignature {
 		}
 		c := &kapselv1.Cosignature{KeyName: name, KeyId: raw[:keyIDBytes]}
 		if len(raw) == cosignatureBytes {
-			c.SignTime = &timestamppb.Timestamp{Seconds: int64(binary.BigEndian.Uint64(raw[keyIDBytes:]))}
+			if seconds := binary.BigEndian.Uint64(raw[keyIDBytes:]); seconds <= maxCosignedAt {
+				c.SignTime = &timestamppb.Timestamp{Seconds: int64(seconds)}
+			}
 		}
 		list = append(list, c)
 	}

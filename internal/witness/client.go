@@ -2,6 +2,8 @@ package witness
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +18,12 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
+)
+
+const (
+	keyIDBytes = 4
+	// maxSeconds is 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
+	maxSeconds = 253402300799
 )
 
 // Prove makes the consistency proof between two sizes of this log, published or not.
@@ -139,6 +147,17 @@ func (c *Client) post(ctx context.Context, r request) (answer string, size int64
 	return string(body), -1, nil
 }
 
+// possibleTime reports whether a verified cosignature is of a time that can be written. Verifiers refuse a proof package with one
+// of another time, as of a witness that counts milliseconds.
+func possibleTime(signature string) bool {
+	raw, err := base64.StdEncoding.DecodeString(signature)
+	if err != nil || len(raw) < keyIDBytes+8 {
+		return false
+	}
+	seconds := binary.BigEndian.Uint64(raw[keyIDBytes:])
+	return seconds > 0 && seconds <= maxSeconds
+}
+
 // read verifies an answer over the head's text.
 func (c *Client) read(signed, answer string) ([]tlog.Cosignature, error) {
 	end := strings.Index(signed, "\n\n")
@@ -168,6 +187,9 @@ func (c *Client) read(signed, answer string) ([]tlog.Cosignature, error) {
 			opened, err := note.Open([]byte(text+"\n"+s.Line+"\n"), note.VerifierList(c.key))
 			if err != nil || len(opened.Sigs) != 1 {
 				return nil, errors.New("its cosignature does not verify")
+			}
+			if !possibleTime(s.Base64) {
+				return nil, errors.New("its cosignature has no possible time: want seconds since 1970")
 			}
 			cosignature.VerifierKey, verified = c.text, true
 		}

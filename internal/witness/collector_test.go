@@ -1,7 +1,9 @@
 package witness
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/kapsel-dev/kapsel/internal/tlog"
+	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 )
 
 // policyOf is a policy in which so many of the witnesses make a quorum.
@@ -271,6 +274,48 @@ func TestWrongCosignatureIsRefusedAndUnknownKindsAreKept(t *testing.T) {
 	}
 }
 
+// Verifiers refuse packages that have a cosignature of a time that cannot be, so a witness with a strange clock must not get into one.
+func TestCosignatureOfAnImpossibleTimeIsRefused(t *testing.T) {
+	log := newLog(t, 20)
+	w := serveWitness(t, "one.example.com", log.verifierKey())
+	client := policyOf(t, 1, w).clients[0]
+	head := log.head(20)
+	text, _, _ := strings.Cut(head.Note, "\n\n")
+	now := time.Now()
+	for at, possible := range map[time.Time]bool{now: true, time.Unix(now.UnixMilli(), 0): false, time.Unix(0, 0): false, time.Unix(1<<60, 0): false} {
+		line, err := checkpoint.Cosign(text+"\n", "one.example.com", w.Signer, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lines, err := client.read(head.Note, line); (err == nil) != possible {
+			t.Errorf("at %d seconds: %+v, %v", at.Unix(), lines, err)
+		}
+	}
+}
+
+// The name of a witness's key is whatever signed notes can have, also a URL, and so are those of others in its answer.
+func TestWitnessesHaveTheNamesOfSignedNotes(t *testing.T) {
+	head := newLog(t, 20).head(20)
+	text, _, _ := strings.Cut(head.Note, "\n\n")
+	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	var lines string
+	for _, name := range []string{"https://witness.example.com/", "öst", "a:b@c", strings.Repeat("w", 300)} {
+		key := checkpoint.CosignerKey(name, private.Public().(ed25519.PublicKey))
+		p, err := ParsePolicy("witness one " + key + " https://one.example.com/\nquorum one\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := checkpoint.Cosign(text+"\n", name, private, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines += line
+		if got, err := p.clients[0].read(head.Note, lines); err != nil || len(got) != 1 || got[0].VerifierKey != key {
+			t.Errorf("%.40q: %+v, %v", name, got, err)
+		}
+	}
+}
+
 func TestBadPoliciesAreRefused(t *testing.T) {
 	w := serveWitness(t, "one.example.com", newLog(t, 1).verifierKey())
 	witness := "witness one " + w.key + " https://one.example.com/\n"
@@ -283,6 +328,10 @@ func TestBadPoliciesAreRefused(t *testing.T) {
 		"unknown group":  witness + "quorum two\n",
 		"too many of":    witness + "group g 2 one\nquorum g\n",
 		"key twice":      witness + strings.Replace(witness, "witness one", "witness two", 1) + "quorum one\n",
+		"counted twice":  witness + "group g 2 one one\nquorum g\n",
+		"in two groups":  witness + "group g any one\ngroup h any one\ngroup i all g h\nquorum i\n",
+		"called none":    strings.Replace(witness, "witness one", "witness none", 1) + "quorum none\n",
+		"spelled twice":  spelledTwice(),
 		"a log's key":    "witness one " + newLog(t, 1).verifierKey() + " https://one.example.com/\nquorum one\n",
 		"a log":          witness + "log " + newLog(t, 1).verifierKey() + "\nquorum one\n",
 		"nonsense":       "hello\n",
@@ -297,6 +346,31 @@ func TestBadPoliciesAreRefused(t *testing.T) {
 	}
 	if _, err := ParsePolicy(strings.ReplaceAll("\n"+witness+"quorum none\n", "\n", "\r\n")); err != nil {
 		t.Errorf("lines that end in CR LF: %v", err)
+	}
+}
+
+// aKey is a witness's, and the same with its id in upper case, which torchwood takes and verifiers of packages do not.
+func aKey() (text, upper string) {
+	for seed := byte(0); ; seed++ {
+		private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
+		text = checkpoint.CosignerKey("one.example.com", private.Public().(ed25519.PublicKey))
+		parts := strings.SplitN(text, "+", 3)
+		if upper = parts[0] + "+" + strings.ToUpper(parts[1]) + "+" + parts[2]; upper != text {
+			return text, upper
+		}
+	}
+}
+
+func spelledTwice() string {
+	text, upper := aKey()
+	return "witness one " + text + " https://one.example.com/\nwitness two " + upper + " https://one.example.com/\ngroup g 2 one two\nquorum g\n"
+}
+
+func TestWitnessKeyHasOneSpelling(t *testing.T) {
+	text, upper := aKey()
+	p, err := ParsePolicy("witness one " + upper + " https://one.example.com/\nquorum one\n")
+	if err != nil || p.clients[0].text != text {
+		t.Errorf("%+v, %v, want the key %s", p, err, text)
 	}
 }
 

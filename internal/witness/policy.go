@@ -29,8 +29,8 @@ type Policy struct {
 //	group   most 2 one two three
 //	quorum  most
 //
-// "any" and "all" may stand for a group's number, groups may hold groups, and "quorum none" only gathers what comes. Each
-// witness needs its URL here.
+// "any" and "all" may stand for a group's number, groups may hold groups, and "quorum none" only gathers what comes. A witness or
+// a group is in one group at most, so that none counts twice. Each witness needs its URL here.
 func ParsePolicy(text string) (*Policy, error) {
 	if !utf8.ValidString(text) {
 		return nil, errors.New("read witness policy: it is not UTF-8 text")
@@ -46,11 +46,14 @@ func ParsePolicy(text string) (*Policy, error) {
 		return nil, fmt.Errorf("read witness policy: %w", err)
 	}
 	p := &Policy{quorum: parsed}
-	keys := make(map[string]bool)
+	keys, grouped := make(map[string]bool), make(map[string]bool)
 	for i, line := range lines {
 		fields := strings.Fields(line)
 		if len(fields) > 0 && fields[0] == "log" {
 			return nil, fmt.Errorf("read witness policy: line %d: the log is this one, and is not named here", i+1)
+		}
+		if err := checkNames(fields, grouped); err != nil {
+			return nil, fmt.Errorf("read witness policy: line %d: %w", i+1, err)
 		}
 		if len(fields) == 0 || fields[0] != "witness" {
 			continue
@@ -62,14 +65,15 @@ func ParsePolicy(text string) (*Policy, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read witness policy: line %d: %w", i+1, err)
 		}
-		client, err := newClient(fields[1], fields[2], key, fields[3])
+		text := key.String() // its only spelling, which proof packages have
+		client, err := newClient(fields[1], text, key, fields[3])
 		if err != nil {
 			return nil, fmt.Errorf("read witness policy: line %d: %w", i+1, err)
 		}
-		if keys[fields[2]] {
+		if keys[text] {
 			return nil, fmt.Errorf("read witness policy: line %d: the key is there twice", i+1)
 		}
-		keys[fields[2]] = true
+		keys[text] = true
 		p.clients = append(p.clients, client)
 	}
 	switch {
@@ -79,6 +83,23 @@ func ParsePolicy(text string) (*Policy, error) {
 		return nil, fmt.Errorf("read witness policy: more than %d witnesses", maxWitnesses)
 	}
 	return p, nil
+}
+
+// checkNames refuses what torchwood takes: a name that a quorum cannot have, and a witness or group that counts twice.
+func checkNames(fields []string, grouped map[string]bool) error {
+	if len(fields) > 1 && fields[0] != "quorum" && fields[1] == "none" {
+		return errors.New("\"none\" is the quorum of nobody, and no name")
+	}
+	if len(fields) < 4 || fields[0] != "group" {
+		return nil
+	}
+	for _, name := range fields[3:] {
+		if grouped[name] {
+			return fmt.Errorf("%s is in a group already, and would count twice", name)
+		}
+		grouped[name] = true
+	}
+	return nil
 }
 
 // met reports whether verified cosignatures make the quorum, and why not.

@@ -40,13 +40,18 @@ func CheckOrigin(origin string) error {
 		return fmt.Errorf("the log's origin is empty")
 	case len(origin) > maxOriginBytes:
 		return fmt.Errorf("the log's origin has %d bytes: at most %d", len(origin), maxOriginBytes)
-	case !utf8.ValidString(origin), strings.Contains(origin, "+"), strings.ContainsFunc(origin, unicode.IsSpace),
-		strings.ContainsFunc(origin, unicode.IsControl):
+	case !isName(origin):
 		return fmt.Errorf("the log's origin %q must have no space, control character or plus sign", origin)
 	case strings.Contains(origin, "://"), strings.HasSuffix(origin, "/"):
 		return fmt.Errorf("the log's origin %q must have no scheme and no trailing slash", origin)
 	}
 	return nil
+}
+
+// isName reports whether a key may have this name (C2SP signed-note), and a terminal may show it.
+func isName(name string) bool {
+	return name != "" && utf8.ValidString(name) && !strings.Contains(name, "+") && !strings.ContainsFunc(name, unicode.IsSpace) &&
+		!strings.ContainsFunc(name, unicode.IsControl)
 }
 
 // Text returns the three lines that are signed.

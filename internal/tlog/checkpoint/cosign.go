@@ -54,7 +54,7 @@ func ParseSignatures(lines string) ([]Signature, error) {
 		rest, prefixed := strings.CutPrefix(text, signaturePrefix)
 		name, encoded, found := strings.Cut(rest, " ")
 		raw, err := base64.StdEncoding.DecodeString(encoded)
-		if !ended || !prefixed || !found || CheckOrigin(name) != nil || err != nil || len(raw) <= keyIDBytes ||
+		if !ended || !prefixed || !found || !isName(name) || err != nil || len(raw) <= keyIDBytes ||
 			base64.StdEncoding.EncodeToString(raw) != encoded {
 			return nil, errors.New("there is a line that is no signature")
 		}
