@@ -6,12 +6,16 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
@@ -26,6 +30,7 @@ type breaker struct {
 	address  string // of the server
 	failures int32
 	reset    bool // by a reset, as a process that was killed leaves them
+	silent   bool // not at all, as a machine that is off leaves them
 	after    int  // once so many bytes of the answer have passed; negative: before there is a request
 	broken   atomic.Int32
 }
@@ -68,6 +73,9 @@ func (b *breaker) serve(client *net.TCPConn) {
 		io.CopyN(client, server, int64(b.after))
 		if b.after == 0 {
 			io.ReadFull(server, make([]byte, 1)) // the answer is on its way
+		}
+		if b.silent {
+			io.Copy(io.Discard, server)
 		}
 		return
 	}
@@ -112,9 +120,7 @@ func (w *wordy) CreateEndpoint(context.Context, *kapselv1.CreateEndpointRequest)
 	return new(kapselv1.CreateEndpointResponse), nil
 }
 
-// What a read, a stream and a write come to when connections break before the request, with the answer under way, in its head and in its body.
-func TestConnectionsThatBreak(t *testing.T) {
-	w := new(wordy)
+func (w *wordy) serve(t *testing.T) *httptest.Server {
 	rpc := connect.NewServer()
 	kapselv1connect.RegisterEventServiceHandler(rpc, w)
 	kapselv1connect.RegisterEndpointServiceHandler(rpc, w)
@@ -125,6 +131,13 @@ func TestConnectionsThatBreak(t *testing.T) {
 	server.Config.Protocols = protocols(true, true)
 	server.Start()
 	t.Cleanup(server.Close)
+	return server
+}
+
+// What a read, a stream and a write come to when connections break before the request, with the answer under way, in its head and in its body.
+func TestConnectionsThatBreak(t *testing.T) {
+	w := new(wordy)
+	server := w.serve(t)
 	for _, protocol := range []struct {
 		name    string
 		http2   bool
@@ -168,6 +181,99 @@ func TestConnectionsThatBreak(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+// A proxy makes something of its own of connections to the server that break.
+func TestProxyWhoseConnectionsBreak(t *testing.T) {
+	server := new(wordy).serve(t)
+	for _, protocol := range []struct {
+		name    string
+		http2   bool
+		options []kapsel.Option
+	}{{name: "Connect over HTTP/1.1"}, {name: "Connect over HTTP/2", http2: true}, {"gRPC", true, []kapsel.Option{kapsel.WithGRPC()}}} {
+		for _, after := range []int{-1, 20, 1000} {
+			t.Run(fmt.Sprintf("%s, after %d", protocol.name, after), func(t *testing.T) {
+				client := func() *kapsel.Client {
+					b := &breaker{address: server.Listener.Addr().String(), failures: 2, reset: true, after: after}
+					target, err := url.Parse(b.listen(t))
+					if err != nil {
+						t.Fatal(err)
+					}
+					proxy := httptest.NewUnstartedServer(&httputil.ReverseProxy{
+						Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+						Transport: &http.Transport{Protocols: protocols(false, true)},
+						ErrorLog:  log.New(io.Discard, "", 0),
+					})
+					proxy.Config.Protocols = protocols(true, true)
+					proxy.Config.ErrorLog = log.New(io.Discard, "", 0)
+					proxy.Start()
+					t.Cleanup(proxy.Close)
+					transport := &http.Transport{Protocols: protocols(!protocol.http2, protocol.http2)}
+					t.Cleanup(transport.CloseIdleConnections)
+					options := append([]kapsel.Option{kapsel.WithRetry(fast), kapsel.WithHTTPClient(&http.Client{Transport: transport})}, protocol.options...)
+					client, err := kapsel.New(proxy.URL, options...)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return client
+				}
+				if answer, err := client().Events.GetEvent(t.Context(), new(kapselv1.GetEventRequest)); err != nil || len(answer.Event.GetId()) != 4000 {
+					t.Errorf("a read: %v", err)
+				}
+				exported := 0
+				for _, err := range client().ExportProofPackages(t.Context(), new(kapselv1.ExportProofPackagesRequest), kapsel.Stream{Retry: fast}) {
+					if err != nil {
+						t.Errorf("a stream: %v", err)
+					}
+					exported++
+				}
+				if exported != packages {
+					t.Errorf("%d of %d packages came", exported, packages)
+				}
+			})
+		}
+	}
+}
+
+// A client with the default transport leaves a connection that has died without a word.
+func TestConnectionsThatDie(t *testing.T) {
+	server := new(wordy).serve(t)
+	standard := http.DefaultTransport
+	http.DefaultTransport = &http.Transport{Protocols: protocols(false, true)} // as https is
+	restore := kapsel.SetPings(http.HTTP2Config{SendPingTimeout: 50 * time.Millisecond, PingTimeout: time.Second})
+	t.Cleanup(func() {
+		http.DefaultTransport = standard
+		restore()
+	})
+	patient := kapsel.Retry{MaxAttempts: 20, InitialWait: time.Millisecond, MaxWait: 2 * time.Millisecond}
+	for name, options := range map[string][]kapsel.Option{"Connect": nil, "gRPC": {kapsel.WithGRPC()}} {
+		for _, after := range []int{0, 20, 1000} {
+			t.Run(fmt.Sprintf("%s, after %d", name, after), func(t *testing.T) {
+				t.Parallel()
+				dying := func() *kapsel.Client {
+					b := &breaker{address: server.Listener.Addr().String(), failures: 1, silent: true, after: after}
+					client, err := kapsel.New(b.listen(t), append(options, kapsel.WithRetry(patient))...)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return client
+				}
+				if answer, err := dying().Events.GetEvent(t.Context(), new(kapselv1.GetEventRequest)); err != nil || len(answer.Event.GetId()) != 4000 {
+					t.Errorf("a read: %v", err)
+				}
+				exported := 0
+				for _, err := range dying().ExportProofPackages(t.Context(), new(kapselv1.ExportProofPackagesRequest), kapsel.Stream{Retry: patient}) {
+					if err != nil {
+						t.Errorf("a stream: %v", err)
+					}
+					exported++
+				}
+				if exported != packages {
+					t.Errorf("%d of %d packages came", exported, packages)
+				}
+			})
 		}
 	}
 }

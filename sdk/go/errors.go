@@ -58,14 +58,23 @@ func transient(err error) bool {
 }
 
 // asUnavailable gives the error of a connection that broke while nobody canceled the call the code that says so. Connect takes a
-// reset for a cancellation by the other side, which only a server can, and an answer that is cut short for a wrong one.
+// reset for a cancellation by the other side, which only a server can, an answer that is cut short for a wrong one, and has codes for
+// everybody's bugs for what a proxy makes of either.
 func asUnavailable(err error) error {
 	var connectErr *connect.Error
 	if !errors.As(err, &connectErr) || connectErr.IsRemote() || errors.Is(err, context.Canceled) {
 		return err
 	}
-	if connectErr.Code() == connect.CodeCanceled || errors.Is(err, io.ErrUnexpectedEOF) {
-		return connect.NewError(connect.CodeUnavailable, connectErr.Message()).WithCause(err)
+	below := connectErr.Unwrap()
+	switch connectErr.Code() {
+	case connect.CodeCanceled, connect.CodeUnknown, connect.CodeInternal:
+		if below == nil { // an answer that came whole, of something else than Kapsel
+			return err
+		}
+	default:
+		if !errors.Is(below, io.ErrUnexpectedEOF) {
+			return err
+		}
 	}
-	return err
+	return connect.NewError(connect.CodeUnavailable, connectErr.Message()).WithCause(err)
 }

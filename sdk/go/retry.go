@@ -119,15 +119,7 @@ func (c *call) Receive(message any) error {
 	}
 }
 
-func (c *call) try(message any) error {
-	err := c.attempt(message)
-	if err != nil && c.ctx.Err() == nil {
-		return asUnavailable(err)
-	}
-	return err
-}
-
-func (c *call) attempt(message any) (err error) {
+func (c *call) try(message any) (err error) {
 	if c.stream, err = c.next(c.ctx, c.spec); err != nil {
 		return err
 	}
@@ -138,7 +130,11 @@ func (c *call) attempt(message any) (err error) {
 	if err := c.stream.CloseSend(); err != nil {
 		return err
 	}
-	return c.stream.Receive(message)
+	err = c.stream.Receive(message)
+	if err != nil && c.ctx.Err() == nil {
+		return asUnavailable(err)
+	}
+	return err
 }
 
 func (c *call) Close() error {

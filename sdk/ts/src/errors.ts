@@ -40,11 +40,23 @@ export function isTransient(error: unknown): boolean {
 
 /**
  * The error of a connection that broke while nobody canceled the call, with the code that says so: Connect takes its streams of HTTP/2 for
- * canceled by the server.
+ * canceled by the server, and what else Node.js says of connections for bugs.
  */
 export function asUnavailable(error: unknown, signal?: AbortSignal): unknown {
-  if (signal?.aborted || !(error instanceof ConnectError) || error.code !== Code.Canceled || reasonOf(error) !== undefined) {
+  if (signal?.aborted || !(error instanceof ConnectError) || reasonOf(error) !== undefined) {
+    return error;
+  }
+  if (error.code !== Code.Canceled && !(error.code === Code.Internal && isBroken(error.cause))) {
     return error;
   }
   return new ConnectError(error.rawMessage, Code.Unavailable, error.metadata, undefined, error);
+}
+
+/** Whether an error of Node.js, or one that is behind it, is that of a connection. */
+function isBroken(error: unknown): boolean {
+  if (!(error instanceof Error)) {
+    return false;
+  }
+  const { code, cause } = error as { code?: unknown; cause?: unknown };
+  return (typeof code === "string" && /^(E[A-Z]+$|ERR_HTTP2_(STREAM|SESSION|GOAWAY)_)/.test(code)) || isBroken(cause);
 }

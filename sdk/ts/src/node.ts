@@ -1,9 +1,8 @@
 // For Node.js: HTTP/2, and gRPC. What index.ts exports works there too, over fetch.
 
 import type { Transport } from "@connectrpc/connect";
-import { createConnectTransport, createGrpcTransport } from "@connectrpc/connect-node";
-import { withRetries } from "./retry.js";
-import { authorize, checkedBaseUrl, type KapselOptions } from "./transport.js";
+import { nodeTransport } from "./nodetransport.js";
+import type { KapselOptions } from "./transport.js";
 
 /** How to reach Kapsel from Node.js. */
 export interface KapselNodeOptions extends Omit<KapselOptions, "protocol" | "fetch"> {
@@ -15,16 +14,5 @@ export interface KapselNodeOptions extends Omit<KapselOptions, "protocol" | "fet
 
 /** Makes a transport on Node's own HTTP client, for `createKapsel({ transport })` or Connect's `createClient`. */
 export function createKapselNodeTransport(options: KapselNodeOptions): Transport {
-  const settings = {
-    baseUrl: checkedBaseUrl(options.baseUrl),
-    interceptors: [...(options.interceptors ?? []), ...authorize(options.apiKey)],
-  };
-  const httpVersion = options.httpVersion ?? "2";
-  const transport =
-    options.protocol === "grpc"
-      ? createGrpcTransport(settings)
-      : httpVersion === "2"
-        ? createConnectTransport({ ...settings, httpVersion: "2" })
-        : createConnectTransport({ ...settings, httpVersion: "1.1" });
-  return withRetries(transport, options.retry);
+  return nodeTransport(options);
 }
