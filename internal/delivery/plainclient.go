@@ -35,10 +35,10 @@ type plainConn struct {
 }
 
 const (
-	// A connection that was idle for longer is looked at before it is used: the destination may have closed it.
-	checkIdleAfter = 100 * time.Millisecond
 	// A response may be announced by so many interim ones.
 	maxInterim = 8
+	// An answer to a request that could not be written in time must be there already: so long it takes to read it.
+	lastLook = 250 * time.Millisecond
 )
 
 func newPlainClient(dial func(ctx context.Context, network, address string) (net.Conn, error)) *plainClient {
@@ -57,7 +57,8 @@ func (c *plainClient) roundTrip(request *http.Request) (*http.Response, error) {
 		conn.Close()
 		return nil, err
 	}
-	response.Body = &plainBody{ReadCloser: response.Body, client: c, conn: conn, keep: !response.Close}
+	keep := !response.Close && response.StatusCode != http.StatusSwitchingProtocols
+	response.Body = &plainBody{ReadCloser: response.Body, client: c, conn: conn, keep: keep}
 	return response, nil
 }
 
@@ -68,10 +69,10 @@ func (c *plainClient) connection(request *http.Request) (*plainConn, error) {
 	}
 	deadline, _ := request.Context().Deadline()
 	for conn := c.take(address); conn != nil; conn = c.take(address) {
-		if time.Since(conn.used) < checkIdleAfter || conn.alive() {
+		if silent(conn.Conn) {
 			return conn, conn.SetDeadline(deadline)
 		}
-		conn.Close()
+		conn.Close() // the destination closed it, or sent more than its answer
 	}
 	network, err := c.dial(request.Context(), "tcp", address)
 	if err != nil {
@@ -85,14 +86,28 @@ func (c *plainClient) connection(request *http.Request) (*plainConn, error) {
 	return conn, conn.SetDeadline(deadline)
 }
 
-// exchange writes the request and reads the head of its response.
+// exchange writes the request and reads the head of its response. A destination may answer before it has read all, and then
+// read no more: its answer counts.
 func (c *plainConn) exchange(request *http.Request) (*http.Response, error) {
-	if err := request.Write(c.out); err != nil {
+	err := request.Write(c.out)
+	broken := c.out.Flush() // what the connection said, which request.Write does not let through
+	switch {
+	case broken == nil && err != nil:
 		return nil, err
+	case broken == nil:
+		return c.readHead(request)
+	case isTimeout(broken):
+		c.SetDeadline(time.Now().Add(lastLook))
 	}
-	if err := c.out.Flush(); err != nil {
-		return nil, err
+	response, err := c.readHead(request)
+	if err != nil {
+		return nil, broken
 	}
+	response.Close = true
+	return response, nil
+}
+
+func (c *plainConn) readHead(request *http.Request) (*http.Response, error) {
 	c.limit.N = maxResponseHeaderBytes + maxResponseBytes + int64(c.in.Size())
 	for range maxInterim {
 		response, err := http.ReadResponse(c.in, request)
@@ -107,11 +122,6 @@ func (c *plainConn) exchange(request *http.Request) (*http.Response, error) {
 		}
 	}
 	return nil, errors.New("too many interim responses")
-}
-
-// alive reports whether the peer has kept the connection open and silent.
-func (c *plainConn) alive() bool {
-	return c.in.Buffered() == 0 && c.SetDeadline(time.Time{}) == nil && silent(c.Conn)
 }
 
 func (c *plainClient) take(address string) *plainConn {

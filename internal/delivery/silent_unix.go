@@ -3,6 +3,7 @@
 package delivery
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"syscall"
@@ -10,6 +11,9 @@ import (
 
 // silent reports whether nothing can be read from a connection: no end, no error, no stray bytes. It does not wait.
 func silent(conn net.Conn) bool {
+	if toProxy, ok := conn.(*tls.Conn); ok {
+		conn = toProxy.NetConn()
+	}
 	withFile, ok := conn.(syscall.Conn)
 	if !ok {
 		return false
@@ -19,10 +23,9 @@ func silent(conn net.Conn) bool {
 		return false
 	}
 	var readErr error
-	err = raw.Read(func(fd uintptr) bool {
+	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
 		_, readErr = syscall.Read(int(fd), b[:])
-		return true
 	})
 	return err == nil && (errors.Is(readErr, syscall.EAGAIN) || errors.Is(readErr, syscall.EWOULDBLOCK))
 }
