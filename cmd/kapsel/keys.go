@@ -294,6 +294,14 @@ func createKey(ctx context.Context, db *store.DB, params store.CreateAPIKeyParam
 				return err
 			}
 		}
+		switch present, err := db.GetTenant(ctx, tx, params.TenantID); {
+		case errors.Is(err, pgx.ErrNoRows):
+			return errors.New("there is no such tenant")
+		case err != nil:
+			return err
+		case present.State == "deleting":
+			return errors.New("the tenant is being deleted, and the key would never open: create another tenant")
+		}
 		if err := db.CreateAPIKey(ctx, tx, params); err != nil {
 			return err
 		}

@@ -108,6 +108,11 @@ func TestOperatorsManageTenantsOnTheCommandLine(t *testing.T) {
 	if said := mustSay(t, append([]string{"tenants", "delete", tenantID, "--yes"}, asOperator...)...); !strings.Contains(said, "deleting") {
 		t.Errorf("tenants delete says %q", said)
 	}
+	for want, other := range map[string]string{"being deleted": tenantID, "no such tenant": id.Tenant.Text(id.New())} {
+		if said, failure := say(t, "keys", "create", "--tenant", other, "--database-url", databaseURL); said != "" || !strings.Contains(failure, want) {
+			t.Errorf("keys create on the database says %q, %q: want %q", said, failure, want)
+		}
+	}
 }
 
 // asAnother has each command that takes an API key, with arguments that name what is another tenant's.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/url"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -166,12 +167,21 @@ func (d *Dispatcher) deliver(job Job) {
 	attempt.Late = time.Now().After(job.LeaseEnds)
 	if d.log.Enabled(context.Background(), slog.LevelDebug) {
 		d.log.Debug("attempted", "event_id", id.Event.Text(job.Event.ID), "delivery_id", id.Delivery.Text(job.DeliveryID),
-			"attempt", job.Attempts+1, "url", job.Destination.URL, "status", attempt.StatusCode, "duration", attempt.Duration,
+			"attempt", job.Attempts+1, "host", hostOf(job.Destination.URL), "status", attempt.StatusCode, "duration", attempt.Duration,
 			"diagnosis", ownWords(attempt))
 	}
 	d.health.note(job.Destination, attempt)
 	d.metrics.sent(job, attempt)
 	d.submit(job, attempt, d.judge(job, attempt))
+}
+
+// hostOf is what a log may say of a URL: a path or a query can be a credential by itself.
+func hostOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // attempt sends a job. A panic on the way is a failed attempt, not the end of the process: nobody else would record it.

@@ -114,7 +114,8 @@ func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 	endpointID := field(t, endpoint, "endpoint", "id")
 	destination := client.call("DestinationService/CreateDestination", fmt.Sprintf(`{"destination":{"endpointId":%q,"url":%q},"secret":%q}`, endpointID, r.sink.URL, signingSecret))
 	destinationID := field(t, destination, "destination", "id")
-	failing := client.call("DestinationService/CreateDestination", fmt.Sprintf(`{"destination":{"endpointId":%q,"url":"http://127.0.0.1:1/","retryPolicy":{"maxAttempts":1}},"secret":%q}`, endpointID, signingSecret))
+	inURL := "url-" + mark // a path that only its owner knows is a credential
+	failing := client.call("DestinationService/CreateDestination", fmt.Sprintf(`{"destination":{"endpointId":%q,"url":"http://127.0.0.1:1/%s","retryPolicy":{"maxAttempts":1}},"secret":%q}`, endpointID, inURL, signingSecret))
 	outbound := newGuarded(t, mark)
 	c.secrets = append(c.secrets, outbound.canaries()...)
 	for path, secret := range map[string]string{"/in": outbound.secret, "/refuses": outbound.secret, "/token-refused": "wrong-" + outbound.secret} {
@@ -213,6 +214,11 @@ func TestSecretsAndPayloadsStayWhereTheyBelong(t *testing.T) {
 			if found(text, value) {
 				t.Errorf("%s holds %q in the clear: …%s…", place, value, around(text, value))
 			}
+		}
+	}
+	for _, place := range []string{"the log", "the traces", "the metrics"} {
+		if found(places[place], inURL) {
+			t.Errorf("%s holds a destination's URL: …%s…", place, around(places[place], inURL))
 		}
 	}
 	if len(dump) < 20 || logged.Len() < 1000 {
