@@ -136,7 +136,7 @@ func (t *textWriter) rotation(m *leafv1.KeyRotation) {
 	}
 	t.line("\nThe log's key was handed over to another one")
 	t.row("When", clock(r.RotatedAt))
-	t.row("Old key", r.OldKey)
+	t.row("Old key", plain(r.OldKey))
 	t.row("Retires", clock(r.OldKeyRetiresAt))
-	t.row("New key", r.NewKey)
+	t.row("New key", plain(r.NewKey))
 }

@@ -3,6 +3,7 @@ package verify_test
 import (
 	"crypto/ed25519"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,24 @@ func testRotation(from, to *testLog) *leafv1.KeyRotation {
 func rotationLeaf(t testing.TB, m *leafv1.KeyRotation) []byte {
 	t.Helper()
 	return marshal(t, &leafv1.Leaf{Nonce: filled(16, 0xd0), Kind: &leafv1.Leaf_KeyRotation{KeyRotation: m}})
+}
+
+// A log can put any hand-over into a leaf of its own, also one of a log whose name is more than a name.
+func TestReportOfAHandOverIsFitForATerminal(t *testing.T) {
+	name := "log.example.com/\x1b[2J\u009b\nFULL PROOF"
+	l := newLog(testOrigin, 1)
+	l.add(t, rotationLeaf(t, testRotation(newLog(name, 2), newLog(name, 3))))
+	report, err := verify.Verify(encode(t, l.pack(t, 0, 1)), trust(l))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if err := report.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	if got := text.String(); strings.ContainsAny(got, "\x1b\u009b") || strings.Count(got, "\nFULL PROOF") > 0 || !strings.Contains(got, "New key") {
+		t.Errorf("got %q", got)
+	}
 }
 
 func TestRotationsAreFollowedFromATrustedKeyOnly(t *testing.T) {
