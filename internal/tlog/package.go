@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 	"github.com/kapsel-dev/kapsel/sdk/go/verify"
 )
@@ -21,7 +22,7 @@ type Packager struct {
 // Packager reads what all packages of a head have in common. The checkpoint carries the log's own lines and those of
 // witnesses that were verified: a package must hold the key of each line in it, and of others the log does not know the key.
 func (r *Reader) Packager(ctx context.Context, head Head) (*Packager, error) {
-	keys, err := r.VerifierKeys(ctx)
+	keys, err := r.signersOf(ctx, head)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +67,30 @@ func (p *Packager) Package(ctx context.Context, leafIndex int64, leaf []byte) ([
 		document.AuditPath[i] = path[i].String()
 	}
 	return document.Encode()
+}
+
+// signersOf returns the keys of the log that have signed a head. Those of other times are left out: a package has a bound on
+// keys, and a log changes its key for as long as it lives.
+func (r *Reader) signersOf(ctx context.Context, head Head) ([]string, error) {
+	keys, err := r.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var texts []string
+	for _, key := range keys {
+		if _, _, err := checkpoint.Open(head.Note, r.origin, key); err != nil {
+			continue
+		}
+		text, err := checkpoint.VerifierKey(r.origin, key)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, text)
+	}
+	if len(texts) == 0 {
+		return nil, fmt.Errorf("%w: no key of the log has signed the head of tree size %d", ErrCorrupt, head.Size)
+	}
+	return texts, nil
 }
 
 // cosignedNote returns a head's note with the verified lines of witnesses, and their keys.

@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kapsel-dev/kapsel/internal/telemetry"
-	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -215,21 +214,6 @@ func (t tileTable) keys(ctx context.Context) ([]ed25519.PublicKey, error) {
 		keys[i] = row.PublicKey
 	}
 	return keys, nil
-}
-
-// VerifierKeys returns all keys of the log as verifiers are told them.
-func (r *Reader) VerifierKeys(ctx context.Context) ([]string, error) {
-	keys, err := r.Keys(ctx)
-	if err != nil {
-		return nil, err
-	}
-	texts := make([]string, len(keys))
-	for i, key := range keys {
-		if texts[i], err = checkpoint.VerifierKey(r.origin, key); err != nil {
-			return nil, err
-		}
-	}
-	return texts, nil
 }
 
 // SignedNote returns a head's note with the witnesses' lines that have come in so far.

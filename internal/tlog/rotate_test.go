@@ -162,6 +162,27 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
+// A package has 64 keys at most, witnesses' included. A log may have had more.
+func TestPackagesOfALogThatHadManyKeysVerify(t *testing.T) {
+	r := newRig(t)
+	r.record(10, 0)
+	r.flush(r.sealer("mark", nil))
+	r.tamper(`insert into log_keys (log_id, public_key, created_at, retired_at)
+		select log_id, sha256(n::text::bytea), now() - interval '1 day' * n, now() - interval '1 hour' from log_keys, generate_series(1, 100) n`)
+	data, err := r.pack(3, testLeaf(3), r.latest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := r.key().VerifierKey(testOrigin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := verify.Verify(data, verify.Options{TrustedKeys: []string{key}})
+	if err != nil || !report.Full || !slices.Equal(report.Package.PublicKeys, []string{key}) {
+		t.Errorf("%v, %+v", err, report)
+	}
+}
+
 func TestWrongRotationsAreRefused(t *testing.T) {
 	r := newRig(t)
 	next := keyIn(t, t.TempDir(), "next.key")
