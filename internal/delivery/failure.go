@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 
 	"code.dny.dev/ssrf"
 
@@ -23,14 +24,39 @@ func fail(a *ledger.Attempt, failure leafv1.Failure, err error) {
 
 // diagnose says in a sentence what went wrong and, where the reader can do something, what.
 func diagnose(failure leafv1.Failure, err error) string {
+	text := withoutOurs(err)
 	switch failure {
 	case leafv1.Failure_FAILURE_BLOCKED_ADDRESS:
-		return err.Error() + ": the address is not allowed; an operator can allow its range with --allow-destinations"
+		return text + ": the address is not allowed; an operator can allow its range with --allow-destinations"
 	case leafv1.Failure_FAILURE_TIMEOUT:
-		return "no answer within the destination's timeout: " + err.Error()
+		return "no answer within the destination's timeout: " + text
 	default:
-		return err.Error()
+		return text
 	}
+}
+
+// withoutOurs is an error's text without the addresses of this node, of its name server and of the egress proxy: tenants read it.
+func withoutOurs(err error) string {
+	text := err.Error()
+	var dnsError *net.DNSError
+	var opError *net.OpError
+	var ofProxy *proxyError
+	errors.As(err, &ofProxy)
+	if errors.As(err, &dnsError) {
+		text = strings.ReplaceAll(text, " on "+dnsError.Server, "")
+		if ofProxy != nil {
+			text = strings.ReplaceAll(text, " "+dnsError.Name, "")
+		}
+	}
+	if errors.As(err, &opError) {
+		if opError.Source != nil { // alone, or before the other side's
+			text = strings.ReplaceAll(strings.ReplaceAll(text, opError.Source.String()+"->", ""), " "+opError.Source.String(), "")
+		}
+		if ofProxy != nil && opError.Addr != nil {
+			text = strings.ReplaceAll(text, " "+opError.Addr.String(), "")
+		}
+	}
+	return text
 }
 
 // classify sorts a transport error. Every class is retried: a wrong DNS entry or certificate is mended in minutes.
