@@ -70,7 +70,7 @@ func (s *Sealer) refuse(err error) error {
 // load reads the published tree's right edge, and checks it against the head, the head against the log's keys, the tree
 // against the high-water mark, and the last leaves against their hashes.
 func (s *Sealer) load(ctx context.Context, published checkpoint.Checkpoint) error {
-	err := s.checkHead(ctx, published)
+	head, err := s.checkHead(ctx, published)
 	unsigned := errors.Is(err, ErrNotFound)
 	if err != nil && !unsigned {
 		return err
@@ -100,6 +100,9 @@ func (s *Sealer) load(ctx context.Context, published checkpoint.Checkpoint) erro
 	if unsigned {
 		return s.publishEmpty(ctx)
 	}
+	if s.Witnesses != nil { // whoever published it may have ended before they answered
+		s.Witnesses.Published(head)
+	}
 	if s.Heads != nil {
 		return s.Heads.Refresh(ctx)
 	}
@@ -108,30 +111,30 @@ func (s *Sealer) load(ctx context.Context, published checkpoint.Checkpoint) erro
 
 // checkHead makes sure that the head which the sealer's row names is there, and signed by a key of the log. A
 // log that has no head yet is ErrNotFound.
-func (s *Sealer) checkHead(ctx context.Context, published checkpoint.Checkpoint) error {
+func (s *Sealer) checkHead(ctx context.Context, published checkpoint.Checkpoint) (Head, error) {
 	row, err := s.queries.TreeHeadAt(ctx, s.DB, s.LogID, published.Size)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if published.Size == 0 {
-			return ErrNotFound
+			return Head{}, ErrNotFound
 		}
-		return fmt.Errorf("%w: the published head of tree size %d is missing", ErrCorrupt, published.Size)
+		return Head{}, fmt.Errorf("%w: the published head of tree size %d is missing", ErrCorrupt, published.Size)
 	}
 	if err != nil {
-		return fmt.Errorf("read published head: %w", err)
+		return Head{}, fmt.Errorf("read published head: %w", err)
 	}
 	keys, err := s.tiles.keys(ctx)
 	if err != nil {
-		return err
+		return Head{}, err
 	}
 	signed, _, err := checkpoint.Open(row.Note, s.Origin, keys...)
 	if err != nil {
-		return fmt.Errorf("%w: the published head of tree size %d is not one of this log: %w", ErrCorrupt, published.Size, err)
+		return Head{}, fmt.Errorf("%w: the published head of tree size %d is not one of this log: %w", ErrCorrupt, published.Size, err)
 	}
 	if signed != published {
-		return fmt.Errorf("%w: tree size %d with root %s was published, but its note says %d and %s", ErrCorrupt,
+		return Head{}, fmt.Errorf("%w: tree size %d with root %s was published, but its note says %d and %s", ErrCorrupt,
 			published.Size, published.Root, signed.Size, signed.Root)
 	}
-	return nil
+	return newHead(row.TreeSize, row.RootHash, row.SignedAt, row.Note)
 }
 
 // checkLastLeaves hashes the leaves of the last leaf tile again, which is cheap and finds a database that was put together

@@ -24,7 +24,7 @@ type Witnesses interface {
 	// Cosign submits a head that was signed and that nobody has seen. With a policy that holds publication back it waits
 	// for the quorum until ctx ends, and then returns ErrNoQuorum; otherwise it returns at once.
 	Cosign(ctx context.Context, head Head) ([]Cosignature, error)
-	// Published says that a head was published: what comes later is stored.
+	// Published says that a head was published, by this node or by another one before: what comes later is stored.
 	Published(head Head)
 	// Ahead returns the size of a tree of this log that a witness has seen and that is larger than the head submitted
 	// last, 0 if none has.

@@ -100,7 +100,8 @@ func (c *Collector) Ahead() int64 {
 	return c.now.ahead.Size
 }
 
-// Published says that the head is published: its cosignatures are stored.
+// Published says that the head is published: its cosignatures are stored. One that was not submitted here is that of another
+// node, or of this one before a restart: witnesses are asked for it too, for perhaps nobody else does any more.
 func (c *Collector) Published(head tlog.Head) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,7 +109,11 @@ func (c *Collector) Published(head tlog.Head) {
 		if r.is(head) {
 			r.shown = true
 			c.broadcast()
+			return
 		}
+	}
+	if last := c.last(); head.Size > 0 && (last == nil || last.head.Size < head.Size) {
+		c.enter(head).shown = true
 	}
 }
 
@@ -120,6 +125,11 @@ func (c *Collector) submit(head tlog.Head) *round {
 	if last := c.last(); last != nil && last.head.Note == head.Note {
 		return last
 	}
+	return c.enter(head)
+}
+
+// enter makes a head the next one. With mu held.
+func (c *Collector) enter(head tlog.Head) *round {
 	if c.superseded() {
 		c.lacking = time.Time{}
 	}

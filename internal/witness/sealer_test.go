@@ -265,6 +265,48 @@ func TestHeldHeadBlocksOnlyPublication(t *testing.T) {
 	c.check(25)
 }
 
+// awaitCosigned waits until the latest head, of so many leaves, has more than the log's own lines.
+func (c *cluster) awaitCosigned(size int64) {
+	c.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		head, err := c.reader.Head(c.t.Context())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if signed, err := c.reader.SignedNote(c.t.Context(), head); err == nil && signed != head.Note {
+			break
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("the head of %d leaves is not cosigned", head.Size)
+		}
+	}
+	c.check(size)
+}
+
+// A node publishes a head and ends before its witnesses have answered, and then nothing happens for long. Whoever leads next has the
+// head cosigned.
+func TestHeadOfANodeThatEndedIsCosigned(t *testing.T) {
+	c := newCluster(t)
+	mark, err := tlog.OpenHighWater(filepath.Join(c.dir, "ended"), logOrigin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, err := tlog.NewSealer(tlog.Config{LogID: testLogID, Origin: logOrigin, Node: uuid.Must(uuid.NewV7()), DB: c.pool,
+		Keys: tlog.NewKeys(c.key), HighWater: mark, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.record(10)
+	c.flush(ended)
+	c.expire()
+	next := c.sealer("next", false)
+	c.flush(next)
+	c.awaitCosigned(10)
+	c.record(3)
+	c.flush(next)
+	c.awaitCosigned(13)
+}
+
 // Without hold the head is out at once and its cosignature follows; a package carries both, with the witness's key.
 func TestCosignaturesTravelInPackages(t *testing.T) {
 	c := newCluster(t)
