@@ -15,3 +15,9 @@ where to_regclass('events_' || to_char((now() at time zone 'UTC')::date + u.day,
 -- name: ReadOnly :one
 -- Whether the database takes no writes now: it is a standby, or somebody has set it so, as some do when a disk is nearly full. Called for /readyz.
 select current_setting('transaction_read_only')::boolean as read_only;
+
+-- name: LosesCommitted :one
+-- Which settings let the database lose what it has committed, in a list for people; '' when none does. Called at start.
+select concat_ws(', ', case when current_setting('fsync') = 'off' then 'fsync' end,
+  case when current_setting('full_page_writes') = 'off' then 'full_page_writes' end,
+  case when current_setting('synchronous_commit') = 'off' then 'synchronous_commit' end)::text as settings;

@@ -9,6 +9,20 @@ import (
 	"context"
 )
 
+const losesCommitted = `-- name: LosesCommitted :one
+select concat_ws(', ', case when current_setting('fsync') = 'off' then 'fsync' end,
+  case when current_setting('full_page_writes') = 'off' then 'full_page_writes' end,
+  case when current_setting('synchronous_commit') = 'off' then 'synchronous_commit' end)::text as settings
+`
+
+// Which settings let the database lose what it has committed, in a list for people; ” when none does. Called at start.
+func (q *Queries) LosesCommitted(ctx context.Context, db DBTX) (string, error) {
+	row := db.QueryRow(ctx, losesCommitted)
+	var settings string
+	err := row.Scan(&settings)
+	return settings, err
+}
+
 const probePartitions = `-- name: ProbePartitions :one
 select count(*) as days
 from generate_series(0, 7) as u(day)

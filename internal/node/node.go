@@ -104,6 +104,11 @@ func Start(ctx context.Context, config Config) (_ *Node, err error) {
 	if _, err := n.db.MakePartitions(ctx, n.db.Engine(), partitionDaysAhead); err != nil {
 		n.config.Logger.Warn("partitions not made at the start, nodes that seal try again each minute", "error", err)
 	}
+	if off, err := n.db.LosesCommitted(ctx, n.db.Engine()); err != nil {
+		return nil, fmt.Errorf("read the database's settings: %w", err)
+	} else if off != "" {
+		n.config.Logger.Warn("the database can lose what it has committed, and so webhooks that were acknowledged: switch these settings on, unless its storage does without", "settings", off)
+	}
 	if n.listener, err = net.Listen("tcp", n.config.Listen); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", n.config.Listen, err)
 	}
