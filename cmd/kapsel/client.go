@@ -31,7 +31,7 @@ type client struct {
 }
 
 func newClient(url, apiKey string) client {
-	c := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: bearer(apiKey)}, url))
+	c := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: bearer(apiKey), CheckRedirect: noRedirect}, url))
 	return client{
 		endpoints:    kapselv1connect.NewEndpointServiceClient(c),
 		destinations: kapselv1connect.NewDestinationServiceClient(c),
@@ -51,6 +51,11 @@ func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Set("Authorization", "Bearer "+string(b))
 	return http.DefaultTransport.RoundTrip(r)
+}
+
+// noRedirect has requests fail that are redirected: their key or signature is for one server, and most redirects would make a GET of them.
+func noRedirect(r *http.Request, _ []*http.Request) error {
+	return usageError(fmt.Errorf("the server redirects to %s: give the address that it is served at", printable(r.URL.Redacted())))
 }
 
 // clientFlags say which server to speak to. Without them it is that of the current profile, else that of `kapsel dev`.
@@ -89,10 +94,10 @@ func (f *clientFlags) demo() (demo, error) {
 		return demo{URL: cmp.Or(f.url, chosen.URL), APIKey: cmp.Or(f.apiKey, chosen.APIKey)}, nil
 	}
 	d, err := devDemo(f.dataDir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && f.url == "" {
 		return demo{}, usageError(fmt.Errorf("no server: start `kapsel dev`, set --url and KAPSEL_API_KEY, or say kapsel profiles set"))
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return demo{}, err
 	}
 	if f.apiKey != "" {

@@ -90,7 +90,7 @@ func post(cmd *cobra.Command, url string, header http.Header, body []byte) error
 		return usageError(fmt.Errorf("--ingest-url: %w", err))
 	}
 	request.Header = header
-	response, err := (&http.Client{Timeout: sendTimeout}).Do(request)
+	response, err := (&http.Client{Timeout: sendTimeout, CheckRedirect: noRedirect}).Do(request)
 	if err != nil {
 		return fmt.Errorf("post webhook: %w", err)
 	}

@@ -49,8 +49,9 @@ func WithAPIKeyFunc(key func(context.Context) (string, error)) Option {
 	return func(c *config) { c.key = key }
 }
 
-// WithHTTPClient uses another client than one of its own with Go's default transport and pings of HTTP/2. It must not have a Timeout, which
-// would end streams. Over HTTP/2 set pings (http.HTTP2Config), else calls go on over a connection that has died until the kernel gives it up.
+// WithHTTPClient uses another client than one of its own, which has Go's default transport with pings of HTTP/2, and follows no redirects. It
+// must not have a Timeout, which would end streams. Over HTTP/2 set pings (http.HTTP2Config), else calls go on over a connection that has
+// died, until the kernel gives it up.
 func WithHTTPClient(client *http.Client) Option { return func(c *config) { c.http = client } }
 
 // WithTimeout bounds each call that is not a stream, all its tries together, where its context has no deadline. Default: 30 s.
@@ -79,7 +80,7 @@ func New(baseURL string, options ...Option) (*Client, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, errors.New(`base URL must be like "https://kapsel.example.com": http or https, a host, no user, query or fragment`)
 	}
-	c := config{http: &http.Client{Transport: pinging{}}, timeout: 30 * time.Second, retry: DefaultRetry}
+	c := config{http: &http.Client{Transport: pinging{}, CheckRedirect: noRedirect}, timeout: 30 * time.Second, retry: DefaultRetry}
 	for _, option := range options {
 		option(&c)
 	}

@@ -178,6 +178,28 @@ func TestAddressesThatAreNoneAreRefused(t *testing.T) {
 	}
 }
 
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s %s came", r.Method, r.URL) }))
+	t.Cleanup(elsewhere.Close)
+	for _, status := range []int{http.StatusMovedPermanently, http.StatusPermanentRedirect} {
+		server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, status))
+		t.Cleanup(server.Close)
+		client, err := kapsel.New(server.URL, kapsel.WithAPIKey("kps_secret"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = client.Events.GetEvent(t.Context(), new(kapselv1.GetEventRequest))
+		if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "redirects to "+elsewhere.URL) {
+			t.Errorf("a call after status %d: %v", status, err)
+		}
+		for _, err := range client.WatchEvents(t.Context(), nil, kapsel.Stream{}) {
+			if connect.CodeOf(err) != connect.CodeInvalidArgument {
+				t.Errorf("a stream after status %d: %v", status, err)
+			}
+		}
+	}
+}
+
 // numbers is a stream of the numbers to 10 that breaks after each third message, once for each error.
 type numbers struct {
 	next, sent int

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"connectrpc.com/connect/v2"
 )
 
 // pings find out that a connection of HTTP/2 has died without a word, in time for another try within a call's 30 s. Without them every call
@@ -32,4 +34,9 @@ func withPings(transport *http.Transport, pings http.HTTP2Config) *http.Transpor
 	transport = transport.Clone()
 	transport.HTTP2 = &pings
 	return transport
+}
+
+// noRedirect has calls fail that are redirected. Most redirects make a GET of them, and some would show the API key to another server.
+func noRedirect(request *http.Request, _ []*http.Request) error {
+	return connect.Errorf(connect.CodeInvalidArgument, "the server redirects to %s: give the address that it is served at", request.URL.Redacted())
 }
