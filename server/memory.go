@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -12,8 +13,8 @@ import (
 // nobody else, and may be one that is meant to stay open.
 const callTimeout = time.Minute
 
-// maxRequestMemory bounds the request bodies that a node holds at once, from their first byte to their answer. At 10,000
-// webhooks a second of 1 KiB some hundred KiB are in use.
+// maxRequestMemory bounds the request bodies that a node holds at once, and what those of rpcs are decoded to, from their first
+// byte to their answer. At 10,000 webhooks a second of 1 KiB some hundred KiB are in use.
 const maxRequestMemory = 256 << 20
 
 // errNoMemory says that the bodies of other requests take all the memory that bodies may.
@@ -48,10 +49,18 @@ func (m *memory) bound(next http.Handler) http.Handler {
 		defer func() { m.release(body.taken.Load()) }()
 		// A copy: net/http looks at its own request's body to decide whether the connection can be used again, and must find
 		// there what it put there. Otherwise the rest of a refused body would be read as the next request.
-		counted := *r
+		counted := r.WithContext(context.WithValue(r.Context(), holdingKey{}, body))
 		counted.Body = body
-		next.ServeHTTP(w, &counted)
+		next.ServeHTTP(w, counted)
 	})
+}
+
+type holdingKey struct{}
+
+// holdMore takes n bytes for what a request's body was made into, until the request is answered, and reports whether they were there.
+func holdMore(ctx context.Context, n int64) bool {
+	body, counted := ctx.Value(holdingKey{}).(*countedBody)
+	return !counted || body.hold(n)
 }
 
 // countedBody takes memory for what is read through it.
@@ -77,11 +86,16 @@ func (b *countedBody) Read(p []byte) (int, error) {
 			return n, err
 		}
 	}
-	if n > 0 {
-		if !b.memory.take(int64(n)) {
-			return 0, errNoMemory
-		}
-		b.taken.Add(int64(n))
+	if n > 0 && !b.hold(int64(n)) {
+		return 0, errNoMemory
 	}
 	return n, err
+}
+
+func (b *countedBody) hold(n int64) bool {
+	if !b.memory.take(n) {
+		return false
+	}
+	b.taken.Add(n)
+	return true
 }

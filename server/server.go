@@ -101,12 +101,16 @@ type api struct {
 
 // New makes the handler of everything that a node serves.
 func New(deps Deps) http.Handler {
+	return newHandler(deps, &memory{max: maxRequestMemory, callTimeout: callTimeout})
+}
+
+func newHandler(deps Deps, requests *memory) http.Handler {
 	deps.PublicURL = strings.TrimSuffix(deps.PublicURL, "/")
 	a := &api{
 		Deps:   deps,
 		finder: &endpointFinder{routes: deps.Routes},
 		guard:  delivery.NewGuard(deps.AllowedDestinations),
-		memory: &memory{max: maxRequestMemory, callTimeout: callTimeout},
+		memory: requests,
 	}
 	calls := newCallMetrics(deps.Meter)
 	rpc := connect.NewServer(calls.measure, a.translateErrors, a.refuseElsewhere, a.authenticate, validate)
@@ -128,9 +132,9 @@ func New(deps Deps) http.Handler {
 	}
 
 	procedures := http.NewServeMux()
-	connecthttp.Mount(procedures, rpc,
+	connecthttp.Mount(procedures, rpc, append(messageForms(),
 		connecthttp.WithReadMaxBytes(maxMessageBytes),
-		connecthttp.WithConditionalOptions(messageBounds))
+		connecthttp.WithConditionalOptions(messageBounds))...)
 
 	mux := http.NewServeMux()
 	var intake http.Handler = &ingestHandler{api: a, bodyTimeout: webhookTimeout, metrics: newIngestMetrics(deps.Meter)}

@@ -14,8 +14,13 @@ import (
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
 )
 
-// maxFieldViolations bounds an answer to a batch that is wrong a thousand times.
-const maxFieldViolations = 50
+const (
+	// maxFieldViolations bounds an answer to a batch that is wrong a thousand times.
+	maxFieldViolations = 50
+	// maxExplainedBytes is the largest message of which more than the first violation is named: each takes half a KiB, and can be
+	// of two bytes.
+	maxExplainedBytes = 64 << 10
+)
 
 // validate holds each request message against the rules of the contract, and answers with the fields that break them.
 func validate(next connect.ServerFunc) connect.ServerFunc {
@@ -39,7 +44,10 @@ func (s validatedStream) Receive(message any) error {
 
 // checkRules holds a message against the rules of the contract. parent is the field that it stands in, "" for a request.
 func checkRules(message proto.Message, parent string) error {
-	err := protovalidate.Validate(message)
+	err := protovalidate.Validate(message, protovalidate.WithFailFast())
+	if err != nil && proto.Size(message) <= maxExplainedBytes {
+		err = protovalidate.Validate(message)
+	}
 	var invalid *protovalidate.ValidationError
 	if !errors.As(err, &invalid) {
 		return err
