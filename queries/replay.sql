@@ -84,9 +84,11 @@ from delivery_queue where tenant_id = @tenant_id and delivery_id = @delivery_id
 for update;
 
 -- name: MakeDue :exec
--- A row under a lease is being sent already. Primary key.
+-- A row under a lease is being sent already. One that waits for its turn (delivery.turnMoment) is sent when that comes: due before, it
+-- would stand in the way of claims, and look overdue. Primary key.
 update delivery_queue set due_at = now()
-where tenant_id = @tenant_id and delivery_id = @delivery_id and lease_owner is null and due_at > now();
+where tenant_id = @tenant_id and delivery_id = @delivery_id and lease_owner is null and due_at > now()
+  and due_at <> '2999-01-01 00:00:00+00'::timestamptz;
 
 -- name: CancelDelivery :exec
 -- Ends a live delivery. A node that holds it finds its row gone: it records the attempt, and changes nothing else. Should

@@ -590,9 +590,11 @@ func (q *Queries) LogSize(ctx context.Context, db DBTX, logID int32) (int64, err
 const makeDue = `-- name: MakeDue :exec
 update delivery_queue set due_at = now()
 where tenant_id = $1 and delivery_id = $2 and lease_owner is null and due_at > now()
+  and due_at <> '2999-01-01 00:00:00+00'::timestamptz
 `
 
-// A row under a lease is being sent already. Primary key.
+// A row under a lease is being sent already. One that waits for its turn (delivery.turnMoment) is sent when that comes: due before, it
+// would stand in the way of claims, and look overdue. Primary key.
 func (q *Queries) MakeDue(ctx context.Context, db DBTX, tenantID uuid.UUID, deliveryID uuid.UUID) error {
 	_, err := db.Exec(ctx, makeDue, tenantID, deliveryID)
 	return err

@@ -179,7 +179,7 @@ func TestOnlyTheFirstOfAKeyIsEverClaimed(t *testing.T) {
 			t.Errorf("%s: claimed %d due rows and %d turns", what, len(rows), len(turns))
 		}
 	}
-	n.exec(`update delivery_queue set due_at = now() where delivery_id = $1`, second) // as a user's retry does
+	n.exec(`update delivery_queue set due_at = now() where delivery_id = $1`, second) // as one that failed before the first was committed
 	claim("the first waits for its turn", 1, 0)
 	claim("the first is under way", 1, 0)
 	n.exec(`update delivery_queue set lease_owner = null, attempts = 1, due_at = now() + interval '1 hour' where delivery_id = $1`, first)
@@ -190,6 +190,23 @@ func TestOnlyTheFirstOfAKeyIsEverClaimed(t *testing.T) {
 	first = n.ordered(destination, "aa", "late")
 	n.exec(`update delivery_queue set order_seq = 0 where delivery_id = $1`, first)
 	claim("an earlier one was committed late", 0, 1)
+}
+
+// A user may wish for one that waits for its turn. It is sent no sooner, and nothing is overdue.
+func TestWishForALaterDeliveryLeavesItWaiting(t *testing.T) {
+	r := newRig(t)
+	destination := r.destination("http://127.0.0.1:1/", 8)
+	first, second := r.ordered(destination, "aa", "0"), r.ordered(destination, "aa", "1")
+	r.exec(`update delivery_queue set attempts = 1, due_at = now() + interval '1 hour' where delivery_id = $1`, first)
+	for _, deliveryID := range []uuid.UUID{first, second} {
+		if err := r.db.MakeDue(t.Context(), r.db.Engine(), r.tenant, deliveryID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const due = "select count(*) from delivery_queue where delivery_id = $1 and due_at <= now()"
+	if n, m := r.count(due, first), r.count(due, second); n != 1 || m != 0 {
+		t.Errorf("due are %d of the first and %d of the second: want the first alone", n, m)
+	}
 }
 
 func TestOrderedDeliveriesOfDestinationsThatGetNothingWait(t *testing.T) {

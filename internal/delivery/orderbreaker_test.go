@@ -32,7 +32,7 @@ func TestBreakerIsProbedWithWhatWaitsForItsTurn(t *testing.T) {
 	stop()
 }
 
-// A user may have made a later delivery of a key due. It waits all the same.
+// One that failed may come to stand behind another that was committed late. Then it waits all the same.
 func TestProbeKeepsTheOrder(t *testing.T) {
 	n, h := newRig(t).breakerNode(shortPause)
 	sink := new(tape)
