@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/kapsel-dev/kapsel/internal/route"
 	"github.com/kapsel-dev/kapsel/store"
 )
@@ -48,11 +50,29 @@ func (h *Holder) probeOne(ctx context.Context, snapshot *route.Snapshot, destina
 		return fmt.Errorf("claim a probe: %w", err)
 	}
 	if len(rows) == 0 {
-		return nil // another node was first, or all that is held is locked
+		return h.lookAgain(ctx, a) // another node was first, or all that is held is locked
 	}
 	a.mu.Lock()
 	a.generation, a.shared = generation+1, breakerHalfOpen
 	a.breaker.beginProbe(started, started.Add(patience))
 	a.mu.Unlock()
 	return h.claimer.handOver(ctx, snapshot, []store.ClaimDueRow{store.ClaimDueRow(rows[0])}, started, true)
+}
+
+// lookAgain reads a breaker that was not as this node knew it. A database that was set back may have it from long ago, and then
+// no node tells of it.
+func (h *Holder) lookAgain(ctx context.Context, a *account) error {
+	row, err := h.db.DestinationHealth(ctx, h.db.Engine(), a.tenantID, a.destinationID)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		row.Breaker = int16(breakerClosed)
+	case err != nil:
+		return fmt.Errorf("read a circuit breaker: %w", err)
+	}
+	probeIn := time.Duration(0)
+	if row.ProbeAt != nil {
+		probeIn = time.Until(*row.ProbeAt)
+	}
+	h.health.adopt(a, breakerState(row.Breaker), int(row.Pauses), int(row.Successes), probeIn, row.Generation)
+	return nil
 }

@@ -222,11 +222,12 @@ func (h *health) forget(snapshot *route.Snapshot) {
 	}
 }
 
-// adopt takes over the breaker of another node, or what its owner did, when it is newer than what this node knows.
+// adopt takes over the breaker of another node, or what its owner did. What the database has is never older than what this node
+// knows, unless the database was set back, by a failover to a standby that was behind: then that is what nodes agree on.
 func (h *health) adopt(a *account, state breakerState, pauses, successes int, probeIn time.Duration, generation int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if generation <= a.generation {
+	if generation == a.generation {
 		return
 	}
 	a.generation, a.shared, a.changed = generation, state, false

@@ -240,6 +240,28 @@ func TestNodeThatStartsKnowsOpenBreakers(t *testing.T) {
 	}
 }
 
+// A standby that was behind, and is the primary now, does not know that the breaker opened.
+func TestBreakerFollowsADatabaseThatWasSetBack(t *testing.T) {
+	n, h := newRig(t).breakerNode(shortPause)
+	sink := new(counter)
+	destination := n.patient(newSink(t, sink.ServeHTTP).URL, 1)
+	n.refresh()
+	n.due(n.event("{}"), destination, 0, 0, uuid.Nil)
+	n.fail(destination, 5)
+	n.tick(h)
+	n.exec(`update destination_health set breaker = 1, pauses = 0, probe_at = null, generation = 0, changed_at = now() - interval '1 day'`)
+	eventually(t, "it is delivered", func() bool {
+		n.step(h)
+		return n.count(liveRows) == 0
+	})
+	n.fail(destination, 5)
+	eventually(t, "the next opening is shared", func() bool {
+		n.tick(h)
+		return n.count("select count(*) from destination_health where breaker = 2") == 1
+	})
+	n.stop()
+}
+
 func TestBreakerOpensWhileTheDatabaseIsAway(t *testing.T) {
 	r := newRig(t)
 	n, h := r.breakerNode(time.Hour)
