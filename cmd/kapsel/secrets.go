@@ -157,7 +157,8 @@ share the state directory take the new keyset over within seconds, and read what
 in the keyset until kapsel secrets prune.
 
 Where nodes have copies of the keyset, go in steps: rotate --prepare, copy the file to every node, rotate, copy it again.
-With a keyset in ` + keysetVariable + ` nothing is added: put a new first key into it, restart the nodes, then rotate.`,
+Where they have it in ` + keysetVariable + `, do the same with a file that holds it, in a shell without that variable: instead of
+copying, set the variable to the file's base64 and restart the nodes.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if batch < 1 || batch > 10000 {
 				return usageError(fmt.Errorf("--batch %d: want 1 to 10000", batch))
@@ -189,7 +190,12 @@ With a keyset in ` + keysetVariable + ` nothing is added: put a new first key in
 			} else if prepare {
 				return usageError(errors.New("--prepare: the keyset is in " + keysetVariable + ", where this command cannot add to it"))
 			}
-			return resealAll(ctx, out, db, keys, batch, path != "")
+			resealed, err := resealAll(ctx, out, db, keys, batch, path != "")
+			if err == nil && resealed == 0 && path == "" {
+				return fmt.Errorf("nothing is rotated: this command cannot add a key to %s; rotate a file that holds the keyset, without the variable, "+
+					"and set it to the file's base64 (see kapsel secrets rotate --help)", keysetVariable)
+			}
+			return err
 		},
 	}
 	flags.add(cmd)
@@ -208,13 +214,13 @@ func waitForNodes(ctx context.Context) error {
 }
 
 // resealAll goes over the tables until nothing is under another key: a node that has not seen the new one yet may still seal
-// under the old.
-func resealAll(ctx context.Context, out io.Writer, db *store.DB, keys *secret.Keyring, batch int, wait bool) error {
+// under the old. It returns how many it has encrypted anew.
+func resealAll(ctx context.Context, out io.Writer, db *store.DB, keys *secret.Keyring, batch int, wait bool) (resealed int64, err error) {
 	total := reseal.Result{}
 	for range maxPasses {
 		result, err := reseal.Run(ctx, db, keys, batch)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		total.Resealed, total.Unreadable = total.Resealed+result.Resealed, result.Unreadable
 		if result.Resealed == 0 {
@@ -222,15 +228,15 @@ func resealAll(ctx context.Context, out io.Writer, db *store.DB, keys *secret.Ke
 		}
 		if wait {
 			if err := waitForNodes(ctx); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
 	fmt.Fprintf(out, "%d secrets are encrypted under key %d now\n", total.Resealed, keys.Primary())
 	if total.Unreadable > 0 {
-		return fmt.Errorf("%d secrets could not be read and are as they were: see kapsel secrets status", total.Unreadable)
+		return total.Resealed, fmt.Errorf("%d secrets could not be read and are as they were: see kapsel secrets status", total.Unreadable)
 	}
-	return nil
+	return total.Resealed, nil
 }
 
 func newSecretsPrune() *cobra.Command {

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -76,7 +78,28 @@ func TestSecretsAreRotatedAndPruned(t *testing.T) {
 	}
 	expect("opens and seals  1", "status")
 	expect("is added", "rotate", "--prepare")
+
+	// Nodes that have the keyset in the environment have both keys now, before anything is sealed under the new one.
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofNodes := base64.StdEncoding.EncodeToString(text)
+	t.Setenv(keysetVariable, ofNodes)
+	if got, err := secretsRun(t, "rotate"); err == nil || !strings.Contains(err.Error(), "nothing is rotated") {
+		t.Errorf("rotate with a keyset that it cannot change: %q, %v", got, err)
+	}
+	t.Setenv(keysetVariable, "")
 	expect("1 secrets are encrypted under", "rotate")
+	if err := conn.QueryRow(t.Context(), "select ciphertext from endpoint_secrets").Scan(&sealed); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err = secret.Decode(ofNodes, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Unseal(sealed, secret.AssociatedData(tenantID, secretID, route.EndpointSecretPurpose)); err != nil {
+		t.Errorf("nodes that have both keys cannot read what was rotated: %v", err)
+	}
 	expect("opens            0", "status")
 	expect("1 keys removed", "prune")
 	expect("opens and seals  1", "status")
