@@ -119,9 +119,22 @@ func testDeliveriesVerify(t *testing.T, s *scene) {
 	if err != nil || json.Unmarshal([]byte(strings.TrimPrefix(line, "listening ")), &listening) != nil {
 		t.Fatalf("the receiver said %q: %v", line, err)
 	}
+	address := fmt.Sprintf("http://127.0.0.1:%d/", listening.Port)
+	// It does not read what has no end, and goes on.
+	endless, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, zeros{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	endless.Header = all[0].header.Clone()
+	if response, err := http.DefaultClient.Do(endless); err == nil {
+		response.Body.Close()
+		if response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("the receiver answered %d to a body without an end", response.StatusCode)
+		}
+	}
 	for _, d := range all {
 		for status, body := range map[int][]byte{http.StatusNoContent: d.body, http.StatusUnauthorized: append([]byte("x"), d.body...)} {
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/", listening.Port), bytes.NewReader(body))
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, bytes.NewReader(body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,4 +150,12 @@ func testDeliveriesVerify(t *testing.T, s *scene) {
 			}
 		}
 	}
+}
+
+// zeros are a body without an end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }

@@ -130,7 +130,7 @@ function checkTime(stamp: string, options: WebhookOptions): Date {
 
 function headerOf(headers: RawWebhook["headers"], name: string): string {
   let value: string | null | undefined;
-  if (headers instanceof Headers) {
+  if (isHeaders(headers)) {
     value = headers.get(name);
   } else {
     const found = Object.entries(headers).find(([key]) => key.toLowerCase() === name)?.[1];
@@ -142,6 +142,11 @@ function headerOf(headers: RawWebhook["headers"], name: string): string {
   return value;
 }
 
+/** Also of those that are not the global one: of other implementations of fetch, and other realms. */
+function isHeaders(headers: RawWebhook["headers"]): headers is Headers {
+  return typeof headers["get" as keyof typeof headers] === "function";
+}
+
 async function bodyOf(webhook: Request | RawWebhook, max: number): Promise<Uint8Array<ArrayBuffer>> {
   const { body } = webhook;
   let bytes: Uint8Array<ArrayBuffer>;
@@ -151,8 +156,10 @@ async function bodyOf(webhook: Request | RawWebhook, max: number): Promise<Uint8
     bytes = new Uint8Array(body);
   } else if (body instanceof ArrayBuffer) {
     bytes = new Uint8Array(body);
-  } else {
+  } else if ("bodyUsed" in webhook || typeof (body as ReadableStream | undefined)?.getReader === "function") {
     return readAll(webhook as Request, max);
+  } else {
+    throw new TypeError("the webhook's body is not there, or was parsed: give the bytes as they came, in Express by express.raw({ type: () => true })");
   }
   if (bytes.length > max) {
     throw tooLarge(max);

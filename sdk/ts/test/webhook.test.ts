@@ -37,6 +37,19 @@ test("a Request is verified, and read up to a bound", async () => {
   await assert.rejects(verifyWebhook(used, secret, { now }), /read already/);
 });
 
+test("a body that is not there or was parsed is told from one that is not Kapsel's", async () => {
+  for (const wrong of [undefined, null, {}, { a: 1 }]) {
+    const webhook = { headers: headers(), body: wrong } as unknown as { headers: Record<string, string>; body: string };
+    await assert.rejects(verifyWebhook(webhook, secret, { now }), (error) => error instanceof TypeError && /as they came/.test(error.message));
+  }
+});
+
+test("headers of another implementation of fetch are read", async () => {
+  const others = Object.entries(headers()).map(([name, value]) => [name.toLowerCase(), value] as const);
+  const foreign = { get: (name: string) => new Map(others).get(name) ?? null } as unknown as Headers;
+  assert.equal((await verifyWebhook({ headers: foreign, body }, secret, { now })).id, "evt_1");
+});
+
 test("time is held to the tolerance on both sides", async () => {
   const at = (seconds: number) => verifyWebhook({ headers: headers(), body }, secret, { now: new Date(now.getTime() + seconds * 1000) });
   await at(300);
