@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -234,10 +235,10 @@ func oneText(field protoreflect.FieldDescriptor, value protoreflect.Value) strin
 	return Printable(value.String())
 }
 
-// Printable is text that came from elsewhere, without what would steer a terminal or break a table.
+// Printable is text that came from elsewhere, without what would steer a terminal, break a table, or turn around what stands beside it.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
 			return '?'
 		}
 		return r
