@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/kapsel-dev/kapsel/internal/delivery"
 	"github.com/kapsel-dev/kapsel/internal/id"
@@ -26,7 +27,7 @@ import (
 )
 
 var (
-	// ErrOverloaded says that as many webhooks wait for a commit as may: come again in a second.
+	// ErrOverloaded says that as many webhooks wait for a commit, or to be looked into, as may: come again in a second.
 	ErrOverloaded = errors.New("too many webhooks wait to be stored")
 	// ErrUnavailable says that the database did not take the webhook in time. It may come again: if it was stored after
 	// all, its deduplication key finds it.
@@ -74,11 +75,12 @@ type Receipt struct {
 type Ingest struct {
 	committer *Committer
 	limits    *limit.Limiter
+	looking   *semaphore.Weighted // by the bytes of payloads that are decoded
 }
 
 // New makes an Ingest whose events go through committer, as far as limits let them.
 func New(committer *Committer, limits *limit.Limiter) *Ingest {
-	return &Ingest{committer: committer, limits: limits}
+	return &Ingest{committer: committer, limits: limits, looking: newLooking()}
 }
 
 // Accept takes a webhook in and returns its receipt once it is committed. Errors are those of signature.Verifier.Verify,
@@ -97,11 +99,13 @@ func (in *Ingest) Accept(ctx context.Context, w Webhook) (Receipt, error) {
 	}
 	var p *pending
 	defer func() {
-		if p == nil { // a panic
+		if p == nil { // refused yet, or a panic
 			account.Settle(limit.Failed, len(w.Body))
 		}
 	}()
-	p = newPending(w, preset)
+	if p, err = in.decide(ctx, w, preset); err != nil {
+		return Receipt{}, err
+	}
 	p.account = account
 	return in.committer.commit(ctx, p)
 }
