@@ -83,7 +83,7 @@ func (a *ArchiveWriter) Add(document []byte) error {
 func (a *ArchiveWriter) Packages() int64 { return a.manifest.Packages }
 
 func (a *ArchiveWriter) file(name string, data []byte) error {
-	if err := a.files.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data)), Format: tar.FormatPAX}); err != nil {
+	if err := a.files.WriteHeader(fileHeader(name, int64(len(data)))); err != nil {
 		return err
 	}
 	_, err := a.files.Write(data)
@@ -133,16 +133,19 @@ func VerifyArchive(r io.Reader, options Options, each func(name string, report *
 		return nil, &Error{Check: CheckFormat, Reason: "the file is not a compressed archive"}
 	}
 	a := &archiveReader{report: &ArchiveReport{}, options: options, last: -1}
-	files := tar.NewReader(compressed)
+	files := &ustarReader{r: compressed}
 	for {
-		header, err := files.Next()
+		name, size, err := files.next()
 		if errors.Is(err, io.EOF) {
 			break
+		}
+		if errors.Is(err, errNotPlain) {
+			return a.report, &Error{Check: CheckFormat, Reason: fmt.Sprintf("%.100q: %v", name, err)}
 		}
 		if err != nil {
 			return a.report, &Error{Check: CheckFormat, Reason: fmt.Sprintf("the archive breaks off after %d packages: %v", a.report.Packages, err)}
 		}
-		if err := a.take(header, files, each); err != nil {
+		if err := a.take(name, io.LimitReader(compressed, size), size, each); err != nil {
 			return a.report, err
 		}
 	}
@@ -164,27 +167,25 @@ type archiveReader struct {
 	full, closed bool
 }
 
-func (a *archiveReader) take(header *tar.Header, r io.Reader, each func(string, *Report) error) error {
+func (a *archiveReader) take(name string, r io.Reader, size int64, each func(string, *Report) error) error {
 	refuse := func(format string, arguments ...any) error {
-		return &Error{Check: CheckFormat, Reason: fmt.Sprintf("%.100q: ", header.Name) + fmt.Sprintf(format, arguments...)}
+		return &Error{Check: CheckFormat, Reason: fmt.Sprintf("%.100q: ", name) + fmt.Sprintf(format, arguments...)}
 	}
 	limit := int64(MaxPackageBytes)
-	if header.Name == manifestName {
+	if name == manifestName {
 		limit = maxManifestBytes
 	}
 	switch {
 	case a.closed:
 		return refuse("comes after the manifest")
-	case header.Format != tar.FormatUSTAR || header.Typeflag != tar.TypeReg:
-		return refuse("is not a plain file, as kapsel export writes them")
-	case header.Size > limit:
+	case size > limit:
 		return refuse("has more than %d bytes", limit)
 	}
-	data, err := io.ReadAll(io.LimitReader(r, limit))
-	if err != nil {
+	data, err := io.ReadAll(r)
+	if err != nil || int64(len(data)) < size {
 		return refuse("breaks off")
 	}
-	if header.Name == manifestName {
+	if name == manifestName {
 		a.closed = true
 		a.full = len(a.options.TrustedKeys) > 0
 		if err := json.Unmarshal(data, &a.report.Manifest); err != nil || a.report.Manifest.Format != ArchiveFormat {
@@ -204,7 +205,7 @@ func (a *archiveReader) take(header *tar.Header, r io.Reader, each func(string, 
 	}
 	report, err := Verify(data, a.options)
 	if refused := (*Error)(nil); errors.As(err, &refused) {
-		return &Error{Check: refused.Check, Reason: fmt.Sprintf("%.100q: %s", header.Name, refused.Reason)}
+		return &Error{Check: refused.Check, Reason: fmt.Sprintf("%.100q: %s", name, refused.Reason)}
 	}
 	if err != nil {
 		return err
@@ -214,7 +215,7 @@ func (a *archiveReader) take(header *tar.Header, r io.Reader, each func(string, 
 		a.head = p
 	}
 	switch {
-	case header.Name != archiveName(p.LeafIndex):
+	case name != archiveName(p.LeafIndex):
 		return refuse("is of leaf %d", p.LeafIndex)
 	case p.LeafIndex <= a.last:
 		return refuse("is not after leaf %d", a.last)
@@ -224,7 +225,7 @@ func (a *archiveReader) take(header *tar.Header, r io.Reader, each func(string, 
 	a.last = p.LeafIndex
 	a.report.count(report)
 	if each != nil {
-		return each(header.Name, report)
+		return each(name, report)
 	}
 	return nil
 }

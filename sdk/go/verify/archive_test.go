@@ -150,6 +150,9 @@ func TestArchiveThatIsRefused(t *testing.T) {
 		{"another head", repack(t, whole, only("0012", func([]byte) []byte { return encode(t, other.pack(t, 12, 41)) })), "another head"},
 		{"a huge file", repack(t, whole, only("0005", func([]byte) []byte { return make([]byte, verify.MaxPackageBytes+1) })), "more than"},
 		{"a stranger's file", repack(t, whole, func(at string, d []byte) (string, []byte) { return strings.Replace(at, "proofs/0", "../0", 1), d }), "is of leaf"},
+		{"another sum", slices.Concat(whole[:len(whole)-8], []byte{^whole[len(whole)-8]}, whole[len(whole)-7:]), "breaks off"},
+		{"another length", slices.Concat(whole[:len(whole)-1], []byte{1}), "breaks off"},
+		{"more behind it", append(bytes.Clone(whole), "more"...), "breaks off"},
 		{"no archive", []byte("{}"), "not a compressed archive"},
 		{"nothing", nil, "not a compressed archive"},
 	} {

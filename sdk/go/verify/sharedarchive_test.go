@@ -109,9 +109,19 @@ func archiveFiles(t *testing.T, l *testLog, base []byte) map[string][]byte {
 	for _, kind := range []byte{tar.TypeLink, tar.TypeSymlink, tar.TypeDir, tar.TypeFifo, tar.TypeXHeader, tar.TypeXGlobalHeader, tar.TypeGNULongName, tar.TypeGNUSparse} {
 		header(fmt.Sprintf("of type %q", kind), 156, string(kind))
 	}
+	header("a size in base 256", 124, "\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0b\xd2")
+	header("another mode", 100, "0000600")
+	header("a mode that is no number", 100, "rw-r--r")
+	header("an owner", 108, "0000001")
+	header("a time", 136, "00000000001")
+	header("a link's target", 157, "x")
+	header("an owner's name", 265, "\xff")
 	header("another magic", 257, "ustar  \x00")
 	header("no magic", 257, "\x00\x00\x00\x00\x00\x00\x00\x00")
 	header("a prefix", 345, "proofs")
+	padded := bytes.Clone(base)
+	padded[manifest-1] = 1
+	files["a byte between two files"] = padded
 	sum := bytes.Clone(base)
 	sum[at+100] ^= 1
 	files["header: another checksum"] = sum

@@ -58,6 +58,18 @@ test("what is cut short, or no archive, is refused", async () => {
   }
 });
 
+test("what is not what was packed is refused", async () => {
+  // Larger than what is unpacked at once, so that all packages are read before the end is.
+  const large = new Uint8Array(gzipSync(Buffer.concat([base, Buffer.alloc(256 << 10)]), { level: 0 }));
+  assert.equal((await verifyArchive(large, trusted)).level, "full proof");
+  for (const at of [large.length - 8, large.length - 1]) {
+    const changed = large.slice();
+    changed[at]! ^= 1;
+    assert.match((await verifyArchive(changed, trusted)).refusal?.detail ?? "", /breaks off/);
+  }
+  assert.match((await verifyArchive(large.slice(0, -4), trusted)).refusal?.detail ?? "", /breaks off/);
+});
+
 test("a bomb is refused without being unpacked", async () => {
   const zeros = new Uint8Array(gzipSync(Buffer.alloc(64 << 20), { level: 9 }));
   assert.match((await verifyArchive(zeros, trusted)).refusal?.detail ?? "", /no manifest/);

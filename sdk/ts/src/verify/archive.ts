@@ -1,6 +1,6 @@
 // Archives of proof packages: what `kapsel export` writes, a gzip-compressed tar file (POSIX.1-1988 ustar).
 
-import { Refusal } from "./bytes.js";
+import { Refusal, same } from "./bytes.js";
 import { verify } from "./index.js";
 import { maxPackageBytes } from "./package.js";
 import { type Options, parseTrusted, type Report } from "./report.js";
@@ -11,6 +11,8 @@ const maxManifestBytes = 64 << 10;
 const blockBytes = 512;
 // A byte of gzip stands for at most some thousand.
 const pieceBytes = 16 << 10;
+// What is read behind an archive's end, to come to the sum that its compression ends with.
+const maxAfterEnd = 1 << 20;
 
 /** The last file of an archive. It is not signed, and proves nothing: it tells an archive that was cut short from a whole one. */
 export interface Manifest {
@@ -197,7 +199,10 @@ function parseManifest(data: Uint8Array): Manifest | undefined {
   return manifest.format === archiveFormat && numbers && texts ? manifest : undefined;
 }
 
-/** The plain files of a compressed ustar archive, one at a time. What comes after its end is not looked at. */
+/**
+ * The files of a compressed archive, one at a time. Each must have the very header that `kapsel export` gives it: what readers of tar files think
+ * differently about is refused.
+ */
 class Files {
   readonly #unpacked: Unpacked;
   #buffer = new Uint8Array();
@@ -210,13 +215,14 @@ class Files {
 
   /** The next file that archive does not refuse by its name and size, undefined at the end. */
   async next(archive: Archive): Promise<{ name: string; data: Uint8Array } | undefined> {
-    await this.#read(this.#padding);
+    if (!zero(await this.#read(this.#padding))) throw this.#broken("there are bytes between two files");
     const block = await this.#read(blockBytes);
     if (block.length === 0) return undefined;
     if (block.length < blockBytes) throw this.#broken("in the middle of a header");
-    if (block.every((byte) => byte === 0)) {
+    if (zero(block)) {
       const second = await this.#read(blockBytes);
-      if (second.some((byte) => byte !== 0)) throw this.#broken("with a block that is none");
+      if (second.length % blockBytes !== 0 || !zero(second)) throw this.#broken("with a block that is none");
+      await this.#read(maxAfterEnd);
       return undefined;
     }
     const { name, size } = this.#header(block);
@@ -232,22 +238,11 @@ class Files {
   }
 
   #header(block: Uint8Array): { name: string; size: number } {
-    const text = (at: number, length: number): string => {
-      const field = new TextDecoder("latin1").decode(block.subarray(at, at + length));
-      return field.split("\0", 1)[0]!;
-    };
-    const octal = (at: number, length: number): number => {
-      const digits = text(at, length).trim();
-      return /^[0-7]*$/.test(digits) ? Number.parseInt(`0${digits}`, 8) : -1;
-    };
-    const sum = block.reduce((n, byte, i) => n + (i >= 148 && i < 156 ? 0x20 : byte), 0);
-    if (octal(148, 8) !== sum) throw this.#broken("with a header whose checksum is wrong");
-    const prefix = text(345, 155);
-    const name = prefix === "" ? text(0, 100) : `${prefix}/${text(0, 100)}`;
-    const size = octal(124, 12);
-    // "tar" at its end makes it star's form.
-    const ustar = text(257, 6) === "ustar" && text(263, 2) === "00" && text(508, 4) !== "tar";
-    if (!ustar || (block[156] !== 0x30 && block[156] !== 0) || size < 0) {
+    const text = (at: number, length: number): string => new TextDecoder("latin1").decode(block.subarray(at, at + length));
+    const name = text(0, 100).split("\0", 1)[0]!;
+    const digits = text(124, 11);
+    const size = /^[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : -1;
+    if (size < 0 || !same(block, ustarHeader(name, size))) {
       throw new Refused("format", `${quoted(name)}: is not a plain file, as kapsel export writes them`);
     }
     return { name, size };
@@ -277,6 +272,24 @@ class Files {
   #broken(how: string): Refused {
     return new Refused("format", `the archive breaks off: ${how}`);
   }
+}
+
+const zero = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0);
+
+/** The header of a file in an archive, POSIX.1-1988. */
+function ustarHeader(name: string, size: number): Uint8Array {
+  const block = new Uint8Array(blockBytes);
+  const put = (at: number, text: string) => {
+    for (let i = 0; i < text.length; i++) block[at + i] = text.charCodeAt(i);
+  };
+  const octal = (value: number, digits: number) => value.toString(8).padStart(digits, "0");
+  put(0, name);
+  put(100, "0000644\0" + "0000000\0" + "0000000\0"); // mode, user and group
+  put(124, `${octal(size, 11)}\0${octal(0, 11)}\0        0`); // size, time, room for the sum, type
+  put(257, "ustar\0" + "00");
+  put(329, "0000000\0" + "0000000\0"); // device
+  put(148, `${octal(block.reduce((sum, byte) => sum + byte, 0), 6)}\0 `);
+  return block;
 }
 
 /**
