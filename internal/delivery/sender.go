@@ -77,11 +77,11 @@ func withConnectTimeout(ctx context.Context) (context.Context, context.CancelFun
 }
 
 // transport is what speaks https to the destination.
-func (s *Sender) transport(d *route.Destination) *http.Transport {
+func (s *Sender) transport(d *route.Destination) http.RoundTripper {
 	if d.ClientTLS != nil {
-		return s.special.of(d.ClientTLS)
+		return staying{s.special.of(d.ClientTLS)}
 	}
-	return s.secure
+	return staying{s.secure}
 }
 
 // handshake makes conn a TLS connection to the host of address. It closes conn when it fails.

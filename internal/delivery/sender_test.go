@@ -3,10 +3,12 @@ package delivery
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +23,8 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	leafv1 "github.com/kapsel-dev/kapsel/gen/kapsel/leaf/v1"
+	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/certtest"
 	"github.com/kapsel-dev/kapsel/internal/id"
 	"github.com/kapsel-dev/kapsel/internal/ledger"
 	"github.com/kapsel-dev/kapsel/internal/route"
@@ -497,6 +501,46 @@ func TestSlowBodyEndsWithTheTimeout(t *testing.T) {
 	attempt := newSender(t).Send(t.Context(), Job{Duty: ledger.Duty{Event: newEvent([]byte("{}"))}, Destination: destination})
 	if attempt.Failure != leafv1.Failure_FAILURE_STATUS || attempt.StatusCode != 503 || attempt.Duration > 5*time.Second {
 		t.Errorf("attempt: %+v", attempt)
+	}
+}
+
+// net/http hands a connection over on which another protocol is to be spoken, with no deadline any more.
+func TestAttemptEndsWithTheHTTPOfItsConnection(t *testing.T) {
+	sink := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "x")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { conn.Close() })
+	}))
+	t.Cleanup(sink.Close)
+	for name, want := range map[string]leafv1.Failure{
+		"destination": leafv1.Failure_FAILURE_STATUS, "token endpoint": leafv1.Failure_FAILURE_AUTHORIZATION,
+	} {
+		t.Run(name, func(t *testing.T) {
+			destination := newDestination(t, sink.URL)
+			destination.Timeout = fetchTimeout
+			destination.ClientTLS = clientTLS(t, certtest.Pair{}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: sink.Certificate().Raw}))
+			if name == "token endpoint" {
+				destination.ClientCredentials = clientCredentials(t, &kapselv1.ClientCredentials{TokenUrl: sink.URL})
+			}
+			sender, ended := newSender(t), make(chan *ledger.Attempt, 1)
+			go func() {
+				ended <- sender.Send(context.Background(), Job{Duty: ledger.Duty{Event: newEvent([]byte("{}"))}, Destination: destination})
+			}()
+			select {
+			case a := <-ended:
+				if a.Failure != want || !strings.Contains(a.Diagnosis, "101") {
+					t.Errorf("attempt: %+v", a)
+				}
+			case <-time.After(patience):
+				t.Fatal("the attempt does not end")
+			}
+		})
 	}
 }
 

@@ -36,7 +36,7 @@ const (
 
 // tokens gets, keeps and renews the access tokens of destinations. All who need the same one wait for one request.
 type tokens struct {
-	transport func(*route.Destination) *http.Transport
+	transport func(*route.Destination) http.RoundTripper
 	ctx       context.Context // ends with the sender
 	fetching  singleflight.Group
 

@@ -41,6 +41,19 @@ func newTransport(d *dialer, config *tls.Config) *http.Transport {
 	return t
 }
 
+// staying keeps to HTTP. After a status of 101 the body would be the connection itself, which the transport has let go of then: no
+// deadline would end its reading.
+type staying struct{ *http.Transport }
+
+func (s staying) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := s.Transport.RoundTrip(request)
+	if err == nil && response.StatusCode == http.StatusSwitchingProtocols {
+		response.Body.Close()
+		response.Body = http.NoBody
+	}
+	return response, err
+}
+
 // transports are the clients of destinations that want TLS spoken in a way of their own. One that bears a certificate never
 // serves another destination than those with the same certificate, key and authorities.
 type transports struct {
