@@ -72,6 +72,9 @@ func Compile(text string) (*Schema, error) {
 	if values, ok := count(document); !ok || values > maxWeight {
 		return nil, fmt.Errorf("schema holds a number beyond 1e±%d or of over %d characters, or over %d values", maxExponent, maxNumberBytes, maxWeight)
 	}
+	if err := checkPatterns(document); err != nil {
+		return nil, err
+	}
 	compiler := jsonschema.NewCompiler()
 	compiler.UseLoader(noLoader{})
 	if err := compiler.AddResource(place, document); err != nil {

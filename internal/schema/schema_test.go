@@ -76,6 +76,8 @@ func TestSchemaThatCannotBeUsedIsRefusedWithTheRemedy(t *testing.T) {
 		"too long":             {`{"title":"` + strings.Repeat("x", MaxTextBytes) + `"}`, "at most"},
 		"doubles thirty times": {doubling + `}}`, "in size"},
 		"huge number":          {`{"minimum":1e1000000}`, "number beyond"},
+		"large pattern":        {`{"pattern":"(` + strings.Repeat("ab?", 500) + `){1000}"}`, "shorten the repeats"},
+		"large name pattern":   {`{"$defs":{"a":{"patternProperties":{"([a-z]?x){1000}":{},"([a-z]?y){1000}":{},"(` + strings.Repeat("b?", 30) + `){900}":{}}}}}`, "shorten the repeats"},
 		"long number":          {`{"minimum":0.` + strings.Repeat("1", maxNumberBytes) + `}`, "number beyond"},
 	} {
 		started := time.Now()
@@ -133,6 +135,33 @@ func TestLargePayloadIsValidatedWhenItsSchemaAsksLittleOfIt(t *testing.T) {
 	wrong := strings.Replace(items, `1}]`, `"1"}]`, 1)
 	if got := compile(t, order).Defect([]byte(wrong)); got != "payload violates its schema, and is too large to say where" {
 		t.Errorf("defect %q", got)
+	}
+}
+
+// A pattern may be at as many of its steps at once, for each character.
+func TestTextIsChargedForThePatternItMustMatch(t *testing.T) {
+	text := `"` + strings.Repeat("a", 1<<20) + `"`
+	if got := compile(t, `{"pattern":"(a?){1000}(a?){1000}(a?){1000}b$"}`).Defect([]byte(text)); !strings.Contains(got, "too large to be checked") {
+		t.Errorf("a large pattern: %q", got)
+	}
+	if got := compile(t, `{"pattern":"^a{1,60}","enum":["`+strings.Repeat(`b","`, 100)+`b"]}`).Defect([]byte(text)); !strings.Contains(got, "violates") {
+		t.Errorf("a usual pattern beside many values: %q", got)
+	}
+	names := `{"` + strings.Repeat("a", 1<<20) + `":1}`
+	if got := compile(t, `{"patternProperties":{"(a?){1000}(a?){1000}(a?){1000}b$":{}}}`).Defect([]byte(names)); !strings.Contains(got, "too large to be checked") {
+		t.Errorf("a large pattern for names: %q", got)
+	}
+}
+
+func TestFormatIsNotAssertedInAnyDraft(t *testing.T) {
+	for _, draft := range []string{"http://json-schema.org/draft-04/schema#", "http://json-schema.org/draft-06/schema#", "http://json-schema.org/draft-07/schema#",
+		"https://json-schema.org/draft/2019-09/schema", "https://json-schema.org/draft/2020-12/schema"} {
+		for _, format := range []string{"email", "date-time", "regex"} {
+			s := compile(t, fmt.Sprintf(`{"$schema":%q,"properties":{"a":{"allOf":[{"$ref":"#/definitions/b"}]}},"definitions":{"b":{"format":%q}}}`, draft, format))
+			if got := s.Defect([]byte(`{"a":"((("}`)); got != "" {
+				t.Errorf("%s, %s: %q", draft, format, got)
+			}
+		}
 	}
 }
 

@@ -75,6 +75,7 @@ func (s scale) weigh(schema *jsonschema.Schema) (int, error) {
 	if schema.DynamicRef != nil || schema.RecursiveRef != nil {
 		return 0, errDynamic
 	}
+	schema.Format = nil // which the library asserts in draft-07 and before it
 	s.weights[schema] = 0
 	weight := ownWeight(schema)
 	for _, part := range append(samePlace(schema), elsewhere(schema)...) {
@@ -92,7 +93,8 @@ func (s scale) weigh(schema *jsonschema.Schema) (int, error) {
 
 // ownWeight is what a schema checks without its parts.
 func ownWeight(s *jsonschema.Schema) int {
-	weight := 1 + len(s.Required) + len(s.PatternProperties)
+	weight := 1 + len(s.Required)
+	weight += textWeight(s) + nameWeight(s)
 	if s.Enum != nil {
 		values, _ := count(s.Enum.Values)
 		weight += values
@@ -100,6 +102,22 @@ func ownWeight(s *jsonschema.Schema) int {
 	if s.Const != nil {
 		values, _ := count(*s.Const)
 		weight += values
+	}
+	return weight
+}
+
+// textWeight is what a schema's pattern costs beyond one check.
+func textWeight(s *jsonschema.Schema) int {
+	if s.Pattern == nil {
+		return 0
+	}
+	return patternSize(s.Pattern.String()) / sizePerWeight
+}
+
+// nameWeight is what a schema's patterns for names cost each name.
+func nameWeight(s *jsonschema.Schema) (weight int) {
+	for pattern := range s.PatternProperties {
+		weight += 1 + patternSize(pattern.String())/sizePerWeight
 	}
 	return weight
 }

@@ -11,6 +11,8 @@ type plan map[*jsonschema.Schema]*step
 
 type step struct {
 	own       int                  // what the schema checks by itself
+	pattern   int                  // of that, for a text's pattern
+	patterns  int                  // of that, for the patterns of members' names
 	samePlace []*jsonschema.Schema // look at the same value
 	members   []*jsonschema.Schema // look at every member, or may
 	names     []*jsonschema.Schema // look at the names of members
@@ -20,7 +22,7 @@ type step struct {
 func newPlan(weights map[*jsonschema.Schema]int) plan {
 	p := make(plan, len(weights))
 	for s := range weights {
-		of := &step{own: ownWeight(s), samePlace: samePlace(s), names: collect(s.PropertyNames)}
+		of := &step{own: ownWeight(s), pattern: textWeight(s), patterns: nameWeight(s), samePlace: samePlace(s), names: collect(s.PropertyNames)}
 		of.members = append(collect(s.UnevaluatedProperties), anyOf(s.AdditionalProperties)...)
 		for _, part := range s.PatternProperties {
 			of.members = append(of.members, part)
@@ -51,6 +53,7 @@ func (p plan) work(s *jsonschema.Schema, value any, budget int) int {
 			if part := s.Properties[name]; part != nil {
 				budget = p.work(part, member, budget)
 			}
+			budget -= of.patterns * (1 + len(name)/bytesPerValue)
 			budget = p.all(of.names, name, budget)
 			if budget = p.all(of.members, member, budget-1); budget < 0 {
 				return budget
@@ -70,7 +73,7 @@ func (p plan) work(s *jsonschema.Schema, value any, budget int) int {
 			}
 		}
 	case string:
-		budget -= len(v) / bytesPerValue
+		budget -= (1 + of.pattern) * (len(v) / bytesPerValue)
 	case json.Number:
 		budget -= of.own * (len(v) / bytesPerValue) // an enum reads it again for each of its values
 	}
