@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
@@ -30,8 +31,13 @@ type client struct {
 	raw *connect.Client
 }
 
+// answerTimeout is longer than the server takes for anything, and bounds the wait for one that says nothing.
+var answerTimeout = 2 * time.Minute
+
 func newClient(url, apiKey string) client {
-	c := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: bearer(apiKey), CheckRedirect: noRedirect}, url))
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = answerTimeout
+	c := connect.NewClient(connecthttp.NewTransport(&http.Client{Transport: bearer{apiKey, transport}, CheckRedirect: noRedirect}, url))
 	return client{
 		endpoints:    kapselv1connect.NewEndpointServiceClient(c),
 		destinations: kapselv1connect.NewDestinationServiceClient(c),
@@ -45,12 +51,15 @@ func newClient(url, apiKey string) client {
 }
 
 // bearer adds an API key to each request.
-type bearer string
+type bearer struct {
+	apiKey    string
+	transport http.RoundTripper
+}
 
 func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	r.Header.Set("Authorization", "Bearer "+string(b))
-	return http.DefaultTransport.RoundTrip(r)
+	r.Header.Set("Authorization", "Bearer "+b.apiKey)
+	return b.transport.RoundTrip(r)
 }
 
 // noRedirect has requests fail that are redirected: their key or signature is for one server, and most redirects would make a GET of them.

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A key goes only to the server that it was made by.
@@ -45,5 +47,32 @@ func TestKeyIsNotRedirected(t *testing.T) {
 				t.Errorf("%v after status %d: exit %d, %q", command, status, code, text)
 			}
 		}
+	}
+}
+
+func TestServerThatSaysNothingIsGivenUp(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", "")
+	usual := answerTimeout
+	answerTimeout = 50 * time.Millisecond
+	t.Cleanup(func() { answerTimeout = usual })
+	ended := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-ended }))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(ended) })
+	if code, text := runCaptured(t, "endpoints", "list", "--url", server.URL, "--api-key", "kps_secret"); code != 1 || !strings.Contains(text, "timeout") {
+		t.Errorf("exit %d, %q", code, text)
+	}
+}
+
+// There is no session to resume when there was none.
+func TestListeningThatNeverBeganEndsWithoutAWord(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", "")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	arguments := []string{"listen", "--forward", "http://127.0.0.1:1", "--url", "http://127.0.0.1:1", "--api-key", "kps_secret"}
+	if code, text := runCapturedUntil(ctx, t, arguments...); code != 0 || strings.Contains(text, "resume") {
+		t.Errorf("exit %d, %q", code, text)
 	}
 }

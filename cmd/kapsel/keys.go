@@ -188,14 +188,15 @@ func newKeysList() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			c := newClient(d.URL, d.APIKey)
 			if printer.Format != protocli.Table {
-				return listRPC(cmd, newClient(d.URL, d.APIKey), "TenantService/ListApiKeys", &kapselv1.ListApiKeysRequest{TenantId: tenantText}, 0, printer)
+				return listRPC(cmd, c, "TenantService/ListApiKeys", &kapselv1.ListApiKeysRequest{TenantId: tenantText}, 0, printer)
 			}
 			out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(out, "ID\tKEY\tSCOPES\tSTATE\tLAST USED\tNAME")
 			request := &kapselv1.ListApiKeysRequest{TenantId: tenantText, PageSize: 1000}
 			for {
-				page, err := newClient(d.URL, d.APIKey).tenants.ListApiKeys(cmd.Context(), request)
+				page, err := c.tenants.ListApiKeys(cmd.Context(), request)
 				if err != nil {
 					return fmt.Errorf("list API keys: %w", err)
 				}

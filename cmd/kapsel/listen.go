@@ -104,6 +104,9 @@ func (l *localListener) run(ctx context.Context) error {
 		}
 	}
 	l.underWay.Wait()
+	if l.request.SessionId == "" { // it was never connected
+		return nil
+	}
 	fmt.Fprintf(l.cmd.ErrOrStderr(), "resume within 10 minutes: kapsel listen --forward %s --session %s\n", l.request.ForwardUrl, l.request.SessionId)
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -16,13 +17,18 @@ import (
 // runCaptured runs the command line and returns its exit code and what it wrote to standard error.
 func runCaptured(t *testing.T, args ...string) (int, string) {
 	t.Helper()
+	return runCapturedUntil(t.Context(), t, args...)
+}
+
+func runCapturedUntil(ctx context.Context, t *testing.T, args ...string) (int, string) {
+	t.Helper()
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	stderr := os.Stderr
 	os.Stderr = writer
-	code := run(t.Context(), args)
+	code := run(ctx, args)
 	os.Stderr = stderr
 	writer.Close()
 	text, err := io.ReadAll(reader)

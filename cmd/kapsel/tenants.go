@@ -73,14 +73,15 @@ func newTenantsList() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			c := newClient(d.URL, d.APIKey)
 			if printer.Format != protocli.Table {
-				return listRPC(cmd, newClient(d.URL, d.APIKey), "TenantService/ListTenants", new(kapselv1.ListTenantsRequest), 0, printer)
+				return listRPC(cmd, c, "TenantService/ListTenants", new(kapselv1.ListTenantsRequest), 0, printer)
 			}
 			out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 			fmt.Fprintln(out, "ID\tSTATE\tCREATED\tNAME")
 			request := &kapselv1.ListTenantsRequest{PageSize: 1000}
 			for {
-				page, err := newClient(d.URL, d.APIKey).tenants.ListTenants(cmd.Context(), request)
+				page, err := c.tenants.ListTenants(cmd.Context(), request)
 				if err != nil {
 					return fmt.Errorf("list tenants: %w", err)
 				}
