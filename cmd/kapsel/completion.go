@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -31,6 +32,19 @@ func addCompletions(cmd *cobra.Command) {
 	} {
 		if cmd.Flags().Lookup(flag) != nil {
 			cmd.RegisterFlagCompletionFunc(flag, complete)
+		}
+	}
+}
+
+// sayWhichShell refuses what is no shell, which cobra answers with its help: that would be taken for a script.
+func sayWhichShell(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args = noArgs
+			cmd.RunE = func(*cobra.Command, []string) error {
+				return usageError(errors.New("say for which shell: kapsel completion bash, fish, powershell or zsh"))
+			}
 		}
 	}
 }

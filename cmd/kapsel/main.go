@@ -120,6 +120,7 @@ Exit codes: 0 success; 1 the command failed, or what was checked is not as it sh
 	)
 	addResources(root)
 	addCompletions(root)
+	sayWhichShell(root)
 	return root
 }
 

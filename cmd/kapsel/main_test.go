@@ -67,6 +67,8 @@ func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
 		{[]string{"listen", "--forward", "localhost:3000"}, 2, "not the URL of an app"},
 		{[]string{"health", "nonsense"}, 2, "not an address"},
 		{[]string{"keys"}, 2, "kapsel keys create"},
+		{[]string{"completion"}, 2, "for which shell"},
+		{[]string{"completion", "dos"}, 2, "unexpected argument \"dos\""},
 		{[]string{"keys", "revoke"}, 2, "say which: kapsel keys revoke KEY_ID"},
 		{[]string{"keys", "create", "--scope", "all", "--database-url", "postgres://x"}, 2, "there is no \"all\""},
 		{[]string{"tenants"}, 2, "kapsel tenants create"},
