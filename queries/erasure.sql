@@ -25,6 +25,10 @@ set after_event = @after_event, after_index = @after_index, look_at = now() + ma
   payload_bytes = case when @finished::boolean then null else payload_bytes end
 where tenant_id = @tenant_id and event_id = @event_id;
 
+-- name: PutOffErasure :exec
+-- After a step that failed, so that it holds up no other duty.
+update erasures set look_at = now() + make_interval(secs => @wait_seconds::float8) where tenant_id = @tenant_id and event_id = @event_id;
+
 -- name: EraseEvents :one
 select kapsel_erase_events(@tenant_id::uuid, @event_ids::uuid[])::integer as erased;
 

@@ -323,6 +323,16 @@ func (q *Queries) LockErasure(ctx context.Context, db DBTX, tenantID uuid.UUID, 
 	return i, err
 }
 
+const putOffErasure = `-- name: PutOffErasure :exec
+update erasures set look_at = now() + make_interval(secs => $1::float8) where tenant_id = $2 and event_id = $3
+`
+
+// After a step that failed, so that it holds up no other duty.
+func (q *Queries) PutOffErasure(ctx context.Context, db DBTX, waitSeconds float64, tenantID uuid.UUID, eventID uuid.UUID) error {
+	_, err := db.Exec(ctx, putOffErasure, waitSeconds, tenantID, eventID)
+	return err
+}
+
 const requestErasure = `-- name: RequestErasure :exec
 
 insert into erasures (tenant_id, event_id, reason, payload_sha256, payload_bytes)

@@ -27,6 +27,8 @@ const (
 	eraserStretch    = 20_000
 	// unsealedWait is how long a leaf waits for its seal, roughly.
 	unsealedWait = 2 * time.Second
+	// failedWait is how long a duty waits whose step failed: what fails each time holds up no other one.
+	failedWait = time.Minute
 	// erasureGrace is how long after a request the attempts that were under way then may still be recorded: far above the
 	// longest lease.
 	erasureGrace = 10 * time.Minute
@@ -62,7 +64,7 @@ func (e *Eraser) Run(ctx context.Context) error {
 			var err error
 			if worked, err = e.next(ctx); err != nil {
 				if ctx.Err() == nil {
-					e.log.Warn("step of an erasure failed, trying again", "error", err)
+					e.log.Warn("step of an erasure failed, trying again later", "error", err)
 				}
 				break
 			}
@@ -127,13 +129,21 @@ type step struct {
 
 // next makes a step of the duty that is due.
 func (e *Eraser) next(ctx context.Context) (worked bool, err error) {
-	return e.inStep(ctx, func(tx pgx.Tx) (step, error) {
-		duty, err := e.db.TakeErasure(ctx, tx)
-		if err != nil {
+	var taken store.Erasure
+	worked, err = e.inStep(ctx, func(tx pgx.Tx) (_ step, err error) {
+		if taken, err = e.db.TakeErasure(ctx, tx); err != nil {
 			return step{}, err
 		}
-		return e.advance(ctx, tx, duty)
+		return e.advance(ctx, tx, taken)
 	})
+	if err == nil || taken.TenantID == uuid.Nil {
+		return worked, err
+	}
+	err = fmt.Errorf("%s, %s: %w", id.Tenant.Text(taken.TenantID), id.Event.Text(taken.EventID), err)
+	if putOff := e.db.PutOffErasure(ctx, e.db.Engine(), failedWait.Seconds(), taken.TenantID, taken.EventID); putOff != nil {
+		err = errors.Join(err, fmt.Errorf("put it off: %w", putOff))
+	}
+	return false, err
 }
 
 func (e *Eraser) inStep(ctx context.Context, f func(tx pgx.Tx) (step, error)) (worked bool, err error) {

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,6 +73,31 @@ func TestErasureWaitsForTheSealAndTakesWhatComesLater(t *testing.T) {
 	}
 	if len(named) != 2 {
 		t.Errorf("erasures name leaves %v, want 2 of them", named)
+	}
+}
+
+func TestAnErasureThatFailsHoldsUpNoOther(t *testing.T) {
+	r := newSharedRig(t)
+	r.exec("insert into log_sealers (log_id, root_hash) values (1, '') on conflict do nothing")
+	node := id.New()
+	stuck, other := r.stored(node, 0), r.stored(node, 0)
+	r.execAsOwner("create function refused() returns trigger language plpgsql as $$ begin raise exception 'damaged'; end $$")
+	r.execAsOwner("create trigger refused before update on events for each row when (old.event_id = '" + stuck.Event.ID.String() + "') execute function refused()")
+	for i, d := range []Duty{stuck, other} {
+		r.exec("insert into erasures (tenant_id, event_id, reason, look_at) values ($1, $2, '', now() - make_interval(secs => $3))", r.tenant, d.Event.ID, 10-i)
+	}
+	e := r.eraser()
+	if _, err := e.next(t.Context()); err == nil || !strings.Contains(err.Error(), id.Event.Text(stuck.Event.ID)) {
+		t.Fatalf("%v: want an error that names the event", err)
+	}
+	if worked, err := e.next(t.Context()); err != nil || !worked {
+		t.Fatalf("worked %v, %v", worked, err)
+	}
+	if n := r.count("select count(*) from events where erased and event_id = $1", other.Event.ID); n != 1 {
+		t.Error("the other event is not erased")
+	}
+	if n := r.count("select count(*) from erasures where finished_at is null and look_at > now() and event_id = $1", stuck.Event.ID); n != 1 {
+		t.Error("the one that failed is not to be looked at later")
 	}
 }
 

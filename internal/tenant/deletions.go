@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -52,12 +53,13 @@ func (d *Deletions) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look for tenants to delete: %w", err)
 	}
+	var errs []error // one tenant holds up no other
 	for _, row := range tenants {
 		if err := d.delete(ctx, row.TenantID, row.Erased); err != nil {
-			return fmt.Errorf("delete %s: %w", id.Tenant.Text(row.TenantID), err)
+			errs = append(errs, fmt.Errorf("delete %s: %w", id.Tenant.Text(row.TenantID), err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (d *Deletions) delete(ctx context.Context, tenantID uuid.UUID, erased bool) error {
