@@ -3,6 +3,9 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
+import { ED25519_TORSION_SUBGROUP, ed25519 } from "@noble/curves/ed25519.js";
+
+import { verifyEd25519 } from "../src/verify/ed25519.js";
 import { decodeLeaf, describe } from "../src/verify/leaf.js";
 import { followRotations, type Package, verify, verifyTlogProof } from "../src/verify/index.js";
 
@@ -120,6 +123,48 @@ test("a tlog-proof file is a full proof, by a trusted key only", async () => {
   }
   for (const input of ["", "c2sp.org/tlog-proof@v1\n", "c2sp.org/tlog-proof@v1\nindex 0\n\n", "c2sp.org/tlog-proof@v1\nindex 9007199254740992\n\nx", `${text.slice(0, 23)}extra =\n\n`]) {
     assert.equal((await verifyTlogProof(new TextEncoder().encode(input), { trustedKeys: [key] })).level, "refused", input);
+  }
+});
+
+test("without WebCrypto the same signatures are taken and refused", async () => {
+  const { Point } = ed25519;
+  const order = Point.Fn.ORDER;
+  const number = (data: Uint8Array) => data.reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n);
+  const littleEndian = (value: bigint) => Uint8Array.from({ length: 32 }, (_, i) => Number((value >> BigInt(8 * i)) & 255n));
+  const seed = new Uint8Array(32).fill(7);
+  const message = new TextEncoder().encode("message");
+  const whole = new Uint8Array(ed25519.sign(message, seed));
+  const publicKey = new Uint8Array(ed25519.getPublicKey(seed));
+  const join = (...parts: Uint8Array[]) => new Uint8Array(Buffer.concat(parts));
+  // A point of small order in R, and an S for it: right only for who multiplies by the cofactor.
+  const secret = number(seed) % order;
+  const ownKey = new Uint8Array(Point.BASE.multiply(secret).toBytes());
+  const small = ED25519_TORSION_SUBGROUP.map((text) => new Uint8Array(Buffer.from(text, "hex")));
+  const withSmall = (torsion: Uint8Array) => {
+    const r = Point.BASE.multiply(5n).add(Point.fromBytes(torsion, true)).toBytes();
+    const k = number(createHash("sha512").update(r).update(ownKey).update(message).digest()) % order;
+    return join(r, littleEndian((5n + k * secret) % order));
+  };
+  const cases: [Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>][] = [
+    [publicKey, whole],
+    [publicKey, join(whole.subarray(0, 32), littleEndian(number(whole.subarray(32)) + order))],
+    [publicKey, join(whole.subarray(0, 63), Uint8Array.of(whole[63]! ^ 1))],
+    [publicKey, new Uint8Array(64)],
+    [new Uint8Array(32).fill(2), whole],
+    ...small.map((torsion) => [ownKey, withSmall(torsion)] as [Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>]),
+    ...small.map((torsion) => [torsion, join(Point.BASE.multiply(3n).toBytes(), littleEndian(3n))] as [Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>]),
+  ];
+  const bytesOf = (data: Uint8Array) => new Uint8Array(data);
+  const answers = () => Promise.all(cases.map(([key, signature]) => verifyEd25519(key, bytesOf(message), signature)));
+  const want = await answers();
+  assert.ok(want[0] && want[5] && !want[1] && !want[2] && !want[3] && !want[4]);
+  assert.equal(want.slice(5, 5 + small.length).filter(Boolean).length, 1, "of points of small order in R only the neutral one is right");
+  const own = Object.getOwnPropertyDescriptor(globalThis, "crypto")!;
+  Object.defineProperty(globalThis, "crypto", { value: undefined, configurable: true });
+  try {
+    assert.deepEqual(await answers(), want);
+  } finally {
+    Object.defineProperty(globalThis, "crypto", own);
   }
 });
 
