@@ -71,7 +71,14 @@ func compile(text string) (compiled *expression, err error) {
 		return nil, refuse("the expression has %d bytes: shorten it to at most %d", len(text), MaxExpressionBytes)
 	}
 	env := environment()
-	checked, issues := env.Compile(text)
+	parsed, issues := env.Parse(text)
+	if issues.Err() != nil {
+		return nil, explain(issues)
+	}
+	if err := boundRepeats(parsed); err != nil { // the check compiles patterns
+		return nil, err
+	}
+	checked, issues := env.Check(parsed)
 	if issues.Err() != nil {
 		return nil, explain(issues)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -114,6 +115,7 @@ func TestExpressionsThatAreRefused(t *testing.T) {
 		"type of each event":   {`payload.active`, "(payload.active) == true"},
 		"pattern":              {`event_type.matches("(")`, "column 20"},
 		"large pattern":        {`event_type.matches("(ab){1000}")`, "column 20: the pattern compiles to"},
+		"huge pattern":         {`event_type.matches("(` + strings.Repeat("ab?", 500) + `){1000}")`, "column 20: the pattern compiles to"},
 		"vast pattern":         {`event_type.matches("((a{100}){100}){100}")`, "column 20"},
 		"chosen pattern":       {`event_type.matches(payload.p)`, "line 1, column 27: the pattern of matches must be a literal"},
 		"three nested loops":   {loop, "nest fewer loops"},
@@ -230,5 +232,19 @@ func TestDecodingAgreesWithJSON(t *testing.T) {
 		if string(gotText) != string(wantText) {
 			t.Errorf("got %s, want %s", gotText, wantText)
 		}
+	}
+}
+
+// Patterns are looked at before they are compiled, which takes half a second and a GiB for one of 1500 characters.
+func TestHugePatternIsRefusedBeforeItIsCompiled(t *testing.T) {
+	expression := `event_type.matches("(` + strings.Repeat("ab?", 500) + `){1000}")`
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := compile(expression); err == nil {
+		t.Fatal("it was taken")
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 100<<20 {
+		t.Errorf("refusing it took %d MiB of memory", took>>20)
 	}
 }
