@@ -127,6 +127,9 @@ func (c *Client) post(ctx context.Context, r request) (answer string, size int64
 		return "", -1, err
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusSwitchingProtocols { // its body is the connection, without a deadline
+		return "", -1, &statusError{status: response.StatusCode}
+	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxResponseBytes+1))
 	if err != nil {
 		return "", -1, fmt.Errorf("read answer: %w", err)

@@ -208,10 +208,20 @@ func TestHostileAnswersAreNotStored(t *testing.T) {
 		"endless": func(w http.ResponseWriter) {
 			io.WriteString(w, strings.Repeat("— one.example.com AAAAAAAAAAAA\n", 5000))
 		},
-		"endless size":     func(w http.ResponseWriter) { size(w, strings.Repeat("9", 100)) },
-		"negative size":    func(w http.ResponseWriter) { size(w, "-1\n") },
-		"another size":     func(w http.ResponseWriter) { size(w, "7\n") },
-		"a redirect":       func(w http.ResponseWriter) { w.Header().Set("Location", "/x"); w.WriteHeader(http.StatusFound) },
+		"endless size":  func(w http.ResponseWriter) { size(w, strings.Repeat("9", 100)) },
+		"negative size": func(w http.ResponseWriter) { size(w, "-1\n") },
+		"another size":  func(w http.ResponseWriter) { size(w, "7\n") },
+		"a redirect":    func(w http.ResponseWriter) { w.Header().Set("Location", "/x"); w.WriteHeader(http.StatusFound) },
+		"another protocol": func(w http.ResponseWriter) {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "x")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			if conn, _, err := http.NewResponseController(w).Hijack(); err != nil {
+				t.Error(err)
+			} else {
+				t.Cleanup(func() { conn.Close() })
+			}
+		},
 		"a broken line":    func(w http.ResponseWriter) { io.WriteString(w, "— one.example.com !!!!\n") },
 		"another's line":   func(w http.ResponseWriter) { io.WriteString(w, "— two.example.com AAAAAAAAAAAA\n") },
 		"line without end": func(w http.ResponseWriter) { io.WriteString(w, "— one.example.com AAAAAAAAAAAA") },

@@ -56,6 +56,9 @@ func (i *Incoming) post(ctx context.Context, client *http.Client, url string) (s
 		return 0, nil, err
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusSwitchingProtocols { // its body is the connection, without a deadline
+		return response.StatusCode, nil, nil
+	}
 	body, _ = io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1)) // the status is the answer, whatever its body comes to
 	return response.StatusCode, body, nil
 }

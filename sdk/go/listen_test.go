@@ -95,6 +95,15 @@ func TestForwardingReportsWhatCameOfIt(t *testing.T) {
 			http.Redirect(w, r, "/echo", http.StatusFound)
 		case "/slow":
 			<-r.Context().Done()
+		case "/upgrade":
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "x")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			if conn, _, err := http.NewResponseController(w).Hijack(); err != nil {
+				t.Error(err)
+			} else {
+				t.Cleanup(func() { conn.Close() })
+			}
 		case "/silent":
 			panic(http.ErrAbortHandler)
 		}
@@ -111,6 +120,7 @@ func TestForwardingReportsWhatCameOfIt(t *testing.T) {
 		{url: app.URL + "/echo", status: 200, body: []byte("payload")},
 		{url: app.URL + "/large", status: 200, body: large},
 		{url: app.URL + "/moved", status: 302},
+		{url: app.URL + "/upgrade", status: 101},
 		{url: app.URL + "/slow", client: impatient, failure: leafv1.Failure_FAILURE_TIMEOUT},
 		{url: app.URL + "/silent", failure: leafv1.Failure_FAILURE_PROTOCOL},
 		{url: "http://127.0.0.1:1/", failure: leafv1.Failure_FAILURE_CONNECT},
