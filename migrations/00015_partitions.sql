@@ -11,13 +11,18 @@ create function kapsel_make_partition(parent text, day date, key text, lower_bou
 declare
   name name := parent || '_' || to_char(day, 'YYYYMMDD');
   rest name := parent || '_default';
+  much boolean;
   early boolean;
 begin
   if to_regclass(name) is not null then
     return false;
   end if;
+  much := pg_total_relation_size(rest::regclass) > 64 * 1024 * 1024;
+  if much and day <= (now() at time zone 'UTC')::date then
+    return false; -- rows of it are coming in there: not to be looked for each minute
+  end if;
   execute format('select exists (select from %I where %I >= %L and %I < %L)', rest, key, lower_bound, key, upper_bound) into early;
-  if early and pg_total_relation_size(rest::regclass) > 64 * 1024 * 1024 then
+  if much and early then
     return false;
   end if;
   -- Of those who wait for this lock later nobody gets in between.
@@ -68,15 +73,19 @@ begin
 end
 $$;
 
--- Deletes events in the default partition that are older than their tenants keep them, at most so many. Runs as the owner: the
--- engine has no right to it. Mostly there is nothing in it.
+-- Deletes events in the default partition that are older than their tenants keep them, at most so many. One that is still to be
+-- delivered stays: it may be of a node whose clock was behind. First deliveries have their ids within seconds of their event's.
+-- Runs as the owner: the engine has no right to it. Mostly there is nothing in it.
 create function kapsel_delete_default_events(max_rows integer) returns integer
   language plpgsql security definer set search_path from current as $$
 declare
   n integer;
 begin
   delete from events_default e where e.ctid = any(array(
-    select d.ctid from events_default d where d.event_id < kapsel_uuid_floor(kapsel_events_from(d.tenant_id)) limit max_rows));
+    select d.ctid from events_default d where d.event_id < kapsel_uuid_floor(kapsel_events_from(d.tenant_id))
+      and not exists (select from delivery_queue q where q.tenant_id = d.tenant_id and q.event_id = d.event_id and q.delivery_id >= d.event_id
+        and q.delivery_id < kapsel_uuid_floor(to_timestamp(('x' || translate(left(d.event_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0) + interval '10 seconds'))
+    limit max_rows));
   get diagnostics n = row_count;
   return n;
 end

@@ -185,9 +185,21 @@ func TestEventsInTheDefaultPartitionGoToo(t *testing.T) {
 	if r.scan(&early, `select count(*) from events_default`); early != 4 {
 		t.Fatalf("%d events are in the default partition, want 4: this test shows nothing", early)
 	}
+	waiting := r.tenant(0) // its events are of a node whose clock is behind, and not delivered yet
+	r.event(waiting, 250)
+	r.exec(`insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at)
+		select tenant_id, (left(event_id::text, 19) || right(gen_random_uuid()::text, 17))::uuid, event_id, endpoint_id, gen_random_uuid(), now() from events where tenant_id = $1`, waiting)
+	// After the event's, as they are made.
+	r.exec(`update delivery_queue set delivery_id = event_id where tenant_id = $1 and delivery_id < event_id`, waiting)
 	r.enforce()
 	r.expect("a tenant of the usual retention", usual, 0)
 	r.expect("one of 500 days", long, 0, 200, 300)
+	if ages := r.ages(waiting); !slices.Equal(ages, []int{250}) {
+		t.Errorf("the event that waits is %v days old: it is gone", ages)
+	}
+	r.exec(`delete from delivery_queue where tenant_id = $1`, waiting)
+	r.enforce()
+	r.expect("what waited", waiting)
 }
 
 func TestFsckTellsRetentionFromDamage(t *testing.T) {
