@@ -102,10 +102,8 @@ func (s *Sealer) seal(ctx context.Context, end int64) (Head, error) {
 	if err := s.checkMark(ctx, grown.Size); err != nil {
 		return Head{}, err
 	}
-	if time.Since(s.renewed) > lookInterval {
-		if err := s.renew(ctx); err != nil {
-			return Head{}, err
-		}
+	if err := s.keepLease(ctx); err != nil {
+		return Head{}, err
 	}
 	head, err := s.publish(ctx, grown)
 	if err != nil {
@@ -168,6 +166,14 @@ func (s *Sealer) checkStored(ctx context.Context, grown checkpoint.Checkpoint) e
 	return nil
 }
 
+// keepLease renews the lease if it was not renewed just now: nothing is published without it.
+func (s *Sealer) keepLease(ctx context.Context) error {
+	if time.Since(s.renewed) <= lookInterval {
+		return nil
+	}
+	return s.renew(ctx)
+}
+
 // renew keeps the lease over a long seal.
 func (s *Sealer) renew(ctx context.Context) error {
 	_, err := s.queries.AcquireSealerLease(ctx, s.DB, s.Node, leaseTime.Seconds(), s.LogID)
@@ -208,6 +214,9 @@ func (s *Sealer) publish(ctx context.Context, c checkpoint.Checkpoint) (Head, er
 		return Head{}, err
 	}
 	if err := fault.Point(fault.SealerAfterHighWater); err != nil {
+		return Head{}, err
+	}
+	if err := s.keepLease(ctx); err != nil { // a key in a module or a cloud may have taken its time, once a signature
 		return Head{}, err
 	}
 	head := Head{Size: c.Size, Root: c.Root, SignedAt: now, Note: note}

@@ -2,7 +2,9 @@ package tlog
 
 import (
 	"context"
+	"crypto"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -474,6 +476,34 @@ func TestSealerPausedBeforePublicationWakesTooLate(t *testing.T) {
 	r.flush(paused)
 	r.wantHead(26)
 	checkChain(t, r)
+}
+
+// slowSigner takes longer than the lease lasts.
+type slowSigner struct {
+	crypto.Signer
+	slow func()
+}
+
+func (s slowSigner) Sign(rand io.Reader, message []byte, options crypto.SignerOpts) ([]byte, error) {
+	s.slow()
+	return s.Signer.Sign(rand, message, options)
+}
+
+// A key service that takes seconds for each signature holds sealing up, and does not end it.
+func TestSlowSignatureDoesNotLoseTheLease(t *testing.T) {
+	r := newRig(t)
+	var sealer *Sealer
+	key, err := NewKey(slowSigner{r.key().Signer(), func() {
+		r.tamper("update log_sealers set lease_expires_at = now() - interval '1 second'")
+		sealer.renewed = time.Now().Add(-leaseTime)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer = r.sealer("mark", func(c *Config) { c.Keys = NewKeys(key) })
+	r.record(10, 0)
+	r.flush(sealer)
+	r.wantHead(10)
 }
 
 // Two sealers that each believe to lead publish at the same moment, many times: one chain comes out.
