@@ -152,6 +152,9 @@ func newServe() *cobra.Command {
 			if err := flags.config.Validate(); err != nil {
 				return usageError(err)
 			}
+			if unknown := unknownVariables(cmd.Root(), os.Environ()); len(unknown) > 0 {
+				flags.config.Logger.Warn("these variables are no settings and are ignored: mistyped?", "variables", unknown)
+			}
 			relaxCollector()
 			limitMemory(flags.config.Logger)
 			if text := os.Getenv(fault.Variable); text != "" {
