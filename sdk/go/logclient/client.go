@@ -9,6 +9,7 @@
 package logclient
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,11 +46,22 @@ type Client struct {
 
 // Head reads the log's checkpoint. A *verify.Error means that no trusted key has signed it.
 func (c *Client) Head(ctx context.Context) (*verify.Head, error) {
-	signed, err := c.get(ctx, "/checkpoint", maxCheckpointBytes)
-	if err != nil {
-		return nil, fmt.Errorf("read served checkpoint: %w", err)
+	_, head, err := c.checkpoint(ctx)
+	return head, err
+}
+
+// checkpoint reads it, and returns it as it is served too. What has no signature at all, such as a page of a proxy, says nothing
+// of the log.
+func (c *Client) checkpoint(ctx context.Context) (signed string, head *verify.Head, err error) {
+	data, err := c.get(ctx, "/checkpoint", maxCheckpointBytes)
+	if err == nil && !bytes.Contains(data, []byte("\n\n\u2014 ")) {
+		err = errors.New("what is served has no signature: is that a log's address?")
 	}
-	return verify.OpenHead(string(signed), c.Keys)
+	if err != nil {
+		return "", nil, fmt.Errorf("read served checkpoint: %w", err)
+	}
+	head, err = verify.OpenHead(string(data), c.Keys)
+	return string(data), head, err
 }
 
 // CheckConsistent checks that newer, which the log serves, has grown out of older, from the log's tiles. A *verify.Error

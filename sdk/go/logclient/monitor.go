@@ -52,7 +52,7 @@ type state struct {
 }
 
 // Evidence is what a monitor found: two statements of one log, both signed by it, that cannot both be true; or one that
-// does not fit what it serves. Anyone can check it: the notes are verbatim.
+// does not fit what it serves, or that no trusted key has signed. Anyone can check it: the notes are verbatim.
 type Evidence struct {
 	Format  string    `json:"format"`
 	FoundAt time.Time `json:"found_at"`
@@ -113,7 +113,7 @@ func (m *Monitor) Step(ctx context.Context) (*verify.Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	served, err := m.look(ctx, known)
+	note, served, err := m.look(ctx, known)
 	if err == nil && known != nil {
 		err = m.CheckConsistent(ctx, known, served)
 	}
@@ -121,7 +121,7 @@ func (m *Monitor) Step(ctx context.Context) (*verify.Head, error) {
 		err = m.Audit(ctx, served)
 	}
 	if refused := (*verify.Error)(nil); errors.As(err, &refused) {
-		return nil, m.alarm(known, served, refused)
+		return nil, m.alarm(known, note, refused)
 	}
 	if err != nil {
 		return nil, err
@@ -135,16 +135,16 @@ func (m *Monitor) Step(ctx context.Context) (*verify.Head, error) {
 	return served, nil
 }
 
-// look reads the head, and again for a while if it is smaller than the known one.
-func (m *Monitor) look(ctx context.Context, known *verify.Head) (*verify.Head, error) {
+// look reads the head and its note, and again for a while if it is smaller than the known one.
+func (m *Monitor) look(ctx context.Context, known *verify.Head) (string, *verify.Head, error) {
 	for deadline := time.Now().Add(m.Patience); ; {
-		served, err := m.Head(ctx)
+		note, served, err := m.checkpoint(ctx)
 		if err != nil || known == nil || served.Size >= known.Size || time.Now().After(deadline) {
-			return served, err
+			return note, served, err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return "", nil, ctx.Err()
 		case <-time.After(retryPause):
 		}
 	}
@@ -187,15 +187,12 @@ func (m *Monitor) remember(head *verify.Head) error {
 }
 
 // alarm saves the evidence. The state stays: the next run will find the same.
-func (m *Monitor) alarm(known, served *verify.Head, refused *verify.Error) error {
+func (m *Monitor) alarm(known *verify.Head, served string, refused *verify.Error) error {
 	a := &Alarm{Evidence: Evidence{
-		Format: evidenceFormat, FoundAt: time.Now().UTC(), URL: m.URL, Check: refused.Check, Reason: refused.Reason, Keys: m.Keys,
+		Format: evidenceFormat, FoundAt: time.Now().UTC(), URL: m.URL, Check: refused.Check, Reason: refused.Reason, Served: served, Keys: m.Keys,
 	}}
 	if known != nil {
 		a.Known = known.Note
-	}
-	if served != nil {
-		a.Served = served.Note
 	}
 	name := "evidence-" + a.FoundAt.Format("20060102T150405.000000000Z") + ".json"
 	a.File = filepath.Join(m.Dir, name)

@@ -3,7 +3,9 @@ package verify_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,12 +67,29 @@ func TestMonitorRaisesAlarm(t *testing.T) {
 			continue
 		}
 		data, err := os.ReadFile(alarm.File)
-		if err != nil || !strings.Contains(string(data), `"kapsel-evidence/v1"`) || alarm.Known != l.checkpoint(t, 300) {
+		if err != nil || !strings.Contains(string(data), `"kapsel-evidence/v1"`) || alarm.Known != l.checkpoint(t, 300) || alarm.Served != c.log.checkpoint(t, c.size) {
 			t.Errorf("%s: evidence %s, %v", c.name, data, err)
 		}
 		// What was known stays known: the log is not trusted again by itself.
 		if head, err := monitor(l, "http://127.0.0.1:1", dir).Known(); err != nil || head.Size != 300 {
 			t.Errorf("%s: known %v, %v", c.name, head, err)
+		}
+	}
+}
+
+// A page that a proxy serves in the log's place is no fork.
+func TestMonitorGoesOnAfterWhatIsNoCheckpoint(t *testing.T) {
+	l := attemptLog(t)
+	for name, page := range map[string]string{"a page": "<html>Sign in to the network</html>\n", "nothing": "", "no signature": l.text(t, 40)} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }))
+		t.Cleanup(server.Close)
+		dir := t.TempDir()
+		_, err := monitor(l, server.URL, dir).Step(t.Context())
+		if alarm := (*logclient.Alarm)(nil); err == nil || errors.As(err, &alarm) || !strings.Contains(err.Error(), "no signature") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if files, _ := os.ReadDir(dir); len(files) > 0 {
+			t.Errorf("%s: there is evidence of nothing: %v", name, files)
 		}
 	}
 }
