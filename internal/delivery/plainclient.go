@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -29,7 +30,7 @@ type plainConn struct {
 	net.Conn
 	address string
 	in      *bufio.Reader
-	limit   *io.LimitedReader // between the connection and in
+	limit   *io.LimitedReader // between the connection and in: of what comes before a body
 	out     *bufio.Writer
 	used    time.Time
 }
@@ -108,7 +109,7 @@ func (c *plainConn) exchange(request *http.Request) (*http.Response, error) {
 }
 
 func (c *plainConn) readHead(request *http.Request) (*http.Response, error) {
-	c.limit.N = maxResponseHeaderBytes + maxResponseBytes + int64(c.in.Size())
+	c.limit.N = maxResponseHeaderBytes
 	for range maxInterim {
 		response, err := http.ReadResponse(c.in, request)
 		if err != nil {
@@ -118,6 +119,7 @@ func (c *plainConn) readHead(request *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		if response.StatusCode >= 200 || response.StatusCode == http.StatusSwitchingProtocols {
+			c.limit.N = math.MaxInt64 // who reads the body has a bound of its own, without its framing
 			return response, nil
 		}
 	}

@@ -461,6 +461,15 @@ func TestResponseIsReadUpToItsBound(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			w.Write(compressed.Bytes())
 		}, compressed.Bytes(), false},
+		{"in the smallest pieces", func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+strings.Repeat("1\r\ne\r\n", len(exact))+"0\r\n\r\n")
+		}, exact, false},
 		{"broken off after a success", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			io.WriteString(w, "half")
