@@ -35,6 +35,9 @@ const (
 
 	day      = 24 * time.Hour
 	interval = time.Hour
+	// maxClockDifference is how far the database's clock and this node's may differ. One of them is wrong then, and what is
+	// dropped by a wrong one does not come back.
+	maxClockDifference = day
 	// Rows go in steps that are short enough to be in nobody's way.
 	maxRows    = 5_000
 	maxTenants = 1_000
@@ -53,13 +56,14 @@ type Keeper struct {
 	db               *store.DB
 	payloads, ledger time.Duration
 	log              *slog.Logger
+	clock            func() time.Time // this node's
 	metrics          metrics
 	enforced         atomic.Int64 // when it was enforced last, or the keeper was made, in Unix nanoseconds
 }
 
 // New makes a keeper of payloads and of the ledger, for so long. A tenant may keep its payloads for another time.
 func New(db *store.DB, payloads, ledger time.Duration, log *slog.Logger) *Keeper {
-	k := &Keeper{db: db, payloads: payloads, ledger: ledger, log: log}
+	k := &Keeper{db: db, payloads: payloads, ledger: ledger, log: log, clock: time.Now}
 	k.enforced.Store(time.Now().UnixNano())
 	return k
 }
@@ -82,11 +86,15 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-// EnforceNow is Enforce at the database's time.
+// EnforceNow is Enforce at the database's time. Where this node has another day, nothing is let go of.
 func (k *Keeper) EnforceNow(ctx context.Context) error {
 	now, err := k.db.DatabaseTime(ctx, k.db.Engine())
 	if err != nil {
 		err = fmt.Errorf("read the database's time: %w", err)
+	} else if ahead := now.Sub(k.clock()).Round(time.Second); ahead.Abs() > maxClockDifference {
+		err = fmt.Errorf("the database's clock is %v ahead of this node's: one of them is wrong, and nothing is dropped by a wrong clock", ahead)
+	}
+	if err != nil {
 		k.count(now, err)
 		return err
 	}

@@ -245,6 +245,26 @@ func (r *rig) fsck(name string) []fsck.Violation {
 	return nil
 }
 
+// A server that starts with a clock of next year would have every payload dropped within the hour.
+func TestNothingIsDroppedByAWrongClock(t *testing.T) {
+	r := newRig(t)
+	tenant := r.tenant(0)
+	r.event(tenant, 40)
+	k := r.keeper()
+	for _, off := range []time.Duration{-40 * day, 40 * day} {
+		k.clock = func() time.Time { return time.Now().Add(off) }
+		if err := k.EnforceNow(t.Context()); err == nil || !strings.Contains(err.Error(), "clock") {
+			t.Errorf("with the node's clock off by %v: %v", off, err)
+		}
+		r.expect("the tenant", tenant, 40)
+	}
+	k.clock = time.Now
+	if err := k.EnforceNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("the tenant", tenant)
+}
+
 func TestADayIsNotDroppedAgainstALockThatIntakeWaitsFor(t *testing.T) {
 	r := newRig(t)
 	tenant := r.tenant(0)
