@@ -9,6 +9,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// A seal is under way, and waits for witnesses. Who asks for another one waits for as long as he wishes.
+func TestSealThatIsAskedForIsNotWaitedForLonger(t *testing.T) {
+	r := newRig(t)
+	sealer := r.sealer("mark", nil)
+	r.record(1, 0)
+	if err := sealer.lock(r.ctx); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Millisecond)
+	defer cancel()
+	if _, err := sealer.SealAll(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the deadline's end", err)
+	}
+	sealer.unlock()
+	if head, err := sealer.SealAll(r.ctx); err != nil || head.Size != 1 {
+		t.Errorf("%d, %v", head.Size, err)
+	}
+}
+
 // listen gives a sealer the requests of other nodes, as a node's listener does.
 func (r *rig) listen(s *Sealer) {
 	r.t.Helper()

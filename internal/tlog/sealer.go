@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,7 +77,7 @@ type Sealer struct {
 	requested atomic.Bool
 	refusal   atomic.Pointer[Refusal]
 
-	mu         sync.Mutex            // one look or flush at a time; guards all below
+	turn       chan struct{}         // of one look or flush at a time (lock); guards all below
 	tree       *merkle.Tree          // of the published head, verified; nil unless this node leads
 	published  checkpoint.Checkpoint // the head that tree is of
 	ahead      ahead                 // what is read already of the leaves after tree
@@ -126,6 +125,7 @@ func NewSealer(cfg Config) (*Sealer, error) {
 		queries: queries,
 		tiles:   tileTable{queries: queries, db: cfg.DB, logID: cfg.LogID},
 		wake:    make(chan struct{}, 1),
+		turn:    make(chan struct{}, 1),
 	}, nil
 }
 
@@ -143,9 +143,10 @@ func (s *Sealer) Refusal() *Refusal { return s.refusal.Load() }
 // Run seals until ctx ends, then seals once more what waits, gives the lease back and returns nil. A database that is away
 // is waited for. An error that Run returns wraps ErrRefused: sealing on would harm the log.
 func (s *Sealer) Run(ctx context.Context) error {
-	s.mu.Lock()
-	s.forget() // what a panic in an earlier Run may have left half done
-	s.mu.Unlock()
+	if err := s.lock(ctx); err == nil {
+		s.forget() // what a panic in an earlier Run may have left half done
+		s.unlock()
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	due := time.Now()     // when the timer fires
@@ -190,8 +191,10 @@ func (s *Sealer) Run(ctx context.Context) error {
 
 // Flush seals all leaves that wait now. It returns ErrNotLeader if another node seals this log.
 func (s *Sealer) Flush(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
 	leads, err := s.lead(ctx)
 	if err != nil {
 		return err
@@ -209,8 +212,10 @@ func (s *Sealer) Flush(ctx context.Context) error {
 // look takes or renews the lease, and seals if it is time to; a node that does not lead follows the one that does. It returns
 // how long to wait until the next look.
 func (s *Sealer) look(ctx context.Context) (time.Duration, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer s.unlock()
 	leads, err := s.lead(ctx)
 	if err == nil && !leads {
 		err = s.refuse(s.follow(ctx))
@@ -246,6 +251,23 @@ func (s *Sealer) look(ctx context.Context) (time.Duration, error) {
 	return min(lookInterval, max(0, time.Until(s.sealed.Add(s.MinInterval)))), nil
 }
 
+// lock waits for its turn until ctx ends: a seal can last as long as witnesses are waited for.
+func (s *Sealer) lock(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}: // also when ctx has ended
+		return nil
+	default:
+	}
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a seal that is under way: %w", ctx.Err())
+	}
+}
+
+func (s *Sealer) unlock() { <-s.turn }
+
 // finish is the last seal, when ctx has ended.
 func (s *Sealer) finish(ctx context.Context) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
@@ -265,8 +287,10 @@ func (s *Sealer) forget() { s.tree, s.ahead = nil, ahead{} }
 
 // release gives the lease back, so that another node can lead at once.
 func (s *Sealer) release(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
 	s.forget()
 	if err := s.queries.ReleaseSealerLease(ctx, s.DB, s.LogID, s.Node); err != nil {
 		return fmt.Errorf("give sealer's lease back: %w", err)
