@@ -2,6 +2,8 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -138,13 +140,15 @@ func TestKeyThatVanishesMeanwhile(t *testing.T) {
 
 func TestDeduplicationKeyComesFromItsSource(t *testing.T) {
 	verifier := func(preset string) *signature.Verifier {
-		v, err := signature.NewVerifier(signature.Config{Preset: preset}, [][]byte{[]byte("secret")})
+		secret := map[string]string{signature.PresetStandardWebhooks: signature.NewSecret(), "postmark": "user:password"}[preset]
+		v, err := signature.NewVerifier(signature.Config{Preset: preset}, [][]byte{[]byte(cmp.Or(secret, "secret"))})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return v
 	}
 	github, stripe := verifier(signature.PresetGitHub), verifier(signature.PresetStripe)
+	standard, zoom, postmark := verifier(signature.PresetStandardWebhooks), verifier("zoom"), verifier("postmark")
 	header := func(pairs ...string) http.Header {
 		h := make(http.Header)
 		for i := 0; i < len(pairs); i += 2 {
@@ -165,6 +169,12 @@ func TestDeduplicationKeyComesFromItsSource(t *testing.T) {
 		{"auto takes X-Idempotency-Key second", route.Dedup{}, github, header("X-Idempotency-Key", "b", "X-GitHub-Delivery", "c"), "{}", "idempotency:b"},
 		{"auto takes the provider's header", route.Dedup{}, github, header("X-GitHub-Delivery", "c"), "{}", "provider:c"},
 		{"auto takes the provider's member", route.Dedup{}, stripe, nil, `{"id":"evt_1"}`, "provider:evt_1"},
+		{"auto takes the provider's signed member first", route.Dedup{}, stripe, header("Idempotency-Key", "a"), `{"id":"evt_1"}`, "provider:evt_1"},
+		{"auto takes the provider's signed header first", route.Dedup{}, standard, header("Idempotency-Key", "a", "Webhook-Id", "m"), `{}`, "provider:m"},
+		{"auto takes the signed body first", route.Dedup{}, zoom, header("Idempotency-Key", "a"), "",
+			"body:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+		{"auto takes Idempotency-Key before a body that is not signed", route.Dedup{}, postmark, header("Idempotency-Key", "a"), "{}", "idempotency:a"},
+		{"auto takes Idempotency-Key without the provider's signed member", route.Dedup{}, stripe, header("Idempotency-Key", "a"), `{}`, "idempotency:a"},
 		{"auto finds nothing", route.Dedup{}, github, header("X-Other", "c"), "{}", ""},
 		{"header", route.Dedup{Source: route.DedupHeader, Name: "X-Id"}, github, header("x-id", "1", "Idempotency-Key", "a"), "{}", "header:1"},
 		{"no such header", route.Dedup{Source: route.DedupHeader, Name: "X-Id"}, github, header("Idempotency-Key", "a"), "{}", ""},
@@ -186,6 +196,11 @@ func TestDeduplicationKeyComesFromItsSource(t *testing.T) {
 				t.Errorf("got %q, hash %x: want %q", got, p.keyHash, test.want)
 			}
 		})
+	}
+	// Who has an API key is believed.
+	w := Webhook{Endpoint: &route.Endpoint{Verifier: stripe}, Header: header("Idempotency-Key", "a"), Body: []byte(`{"id":"evt_1"}`), Trusted: true}
+	if got := dedupKey(w, sha256.Sum256(w.Body)); got != "idempotency:a" {
+		t.Errorf("with an API key: %q", got)
 	}
 }
 

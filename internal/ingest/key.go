@@ -24,17 +24,17 @@ const (
 func dedupKey(w Webhook, bodySHA256 [sha256.Size]byte) string {
 	switch dedup := w.Endpoint.Dedup; dedup.Source {
 	case route.DedupAuto:
+		// A header that nobody signed must not make a new event of what was caught and is sent again.
+		provider := providerKey(w, bodySHA256)
+		if provider != "" && !w.Trusted && w.Endpoint.Verifier.SignsDeliveryID() {
+			return provider
+		}
 		for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
 			if key := first(w.Header, name); key != "" {
 				return "idempotency:" + key
 			}
 		}
-		if key, found := w.Endpoint.Verifier.DeliveryID(w.Header, w.Body); found {
-			return "provider:" + key
-		}
-		if w.Endpoint.Verifier.RepeatsBody() {
-			return bodyKey(bodySHA256)
-		}
+		return provider
 	case route.DedupHeader:
 		if key := first(w.Header, dedup.Name); key != "" {
 			return "header:" + key
@@ -47,6 +47,17 @@ func dedupKey(w Webhook, bodySHA256 [sha256.Size]byte) string {
 	case route.DedupBodyHash:
 		return bodyKey(bodySHA256)
 	case route.DedupNone:
+	}
+	return ""
+}
+
+// providerKey is by what the provider knows its delivery.
+func providerKey(w Webhook, bodySHA256 [sha256.Size]byte) string {
+	if id, found := w.Endpoint.Verifier.DeliveryID(w.Header, w.Body); found {
+		return "provider:" + id
+	}
+	if w.Endpoint.Verifier.RepeatsBody() {
+		return bodyKey(bodySHA256)
 	}
 	return ""
 }

@@ -84,7 +84,7 @@ type DedupSource int
 
 // The sources of a deduplication key.
 const (
-	DedupAuto DedupSource = iota // Idempotency-Key, X-Idempotency-Key, then the provider's delivery id
+	DedupAuto DedupSource = iota // the provider's delivery id if that is signed; else Idempotency-Key, X-Idempotency-Key, then that id
 	DedupHeader
 	DedupJSONPath
 	DedupBodyHash

@@ -144,6 +144,15 @@ func (v *Verifier) SignsURL() bool { return v.scheme.content.has(urlPart) }
 // RepeatsBody reports whether a delivery without id is known by its body.
 func (v *Verifier) RepeatsBody() bool { return v.scheme.preset.RepeatsBody }
 
+// SignsDeliveryID reports whether the signature covers what a delivery is known by: its id, or the body.
+func (v *Verifier) SignsDeliveryID() bool {
+	p := v.scheme.preset
+	if p.Algorithm == AlgorithmNone || p.Algorithm == Token {
+		return false
+	}
+	return len(p.DeliveryID.JSON) > 0 || v.scheme.content.has(idPart) || p.DeliveryID.Header == "" && p.RepeatsBody
+}
+
 // Verify returns nil if the request was signed with one of the secrets, and within the
 // tolerance of now. Otherwise the error wraps one of the package's Err values.
 func (v *Verifier) Verify(r Request, now time.Time) error {

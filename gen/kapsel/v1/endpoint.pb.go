@@ -195,7 +195,8 @@ type DeduplicationSource int32
 const (
 	// The default: AUTO.
 	DeduplicationSource_DEDUPLICATION_SOURCE_UNSPECIFIED DeduplicationSource = 0
-	// The first that is there of Idempotency-Key, X-Idempotency-Key and the provider's own delivery id.
+	// The provider's own delivery id, where its signature covers that and the webhook comes with it. Else the first that is there of
+	// Idempotency-Key, X-Idempotency-Key and the provider's own delivery id.
 	DeduplicationSource_DEDUPLICATION_SOURCE_AUTO DeduplicationSource = 1
 	// A header of your choice.
 	DeduplicationSource_DEDUPLICATION_SOURCE_HEADER DeduplicationSource = 2

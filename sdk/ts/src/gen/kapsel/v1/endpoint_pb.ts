@@ -762,7 +762,8 @@ export enum DeduplicationSource {
   UNSPECIFIED = 0,
 
   /**
-   * The first that is there of Idempotency-Key, X-Idempotency-Key and the provider's own delivery id.
+   * The provider's own delivery id, where its signature covers that and the webhook comes with it. Else the first that is there of
+   * Idempotency-Key, X-Idempotency-Key and the provider's own delivery id.
    *
    * @generated from enum value: DEDUPLICATION_SOURCE_AUTO = 1;
    */
