@@ -76,3 +76,19 @@ func TestListeningThatNeverBeganEndsWithoutAWord(t *testing.T) {
 		t.Errorf("exit %d, %q", code, text)
 	}
 }
+
+// A key of the environment is not shown to a log of somebody else's that is audited.
+func TestKeyOfTheEnvironmentIsForItsServer(t *testing.T) {
+	t.Setenv("KAPSEL_API_KEY", "kps_secret")
+	const logURL = "https://log.example.com/log/1"
+	for server, want := range map[string]string{"": "kps_secret", "https://LOG.example.com/": "kps_secret", "http://127.0.0.1:8080": ""} {
+		t.Setenv("KAPSEL_URL", server)
+		flags := &logFlags{keys: []string{"127.0.0.1:18080/log/1+b01142a1+ATn9EBInK/KWZ4yuDkGvGjOfLddMBcxxu2f5Ha8084o1"}}
+		if _, err := flags.client(logURL); err != nil {
+			t.Fatal(err)
+		}
+		if flags.apiKey != want {
+			t.Errorf("KAPSEL_URL %q: the key is %q, want %q", server, flags.apiKey, want)
+		}
+	}
+}

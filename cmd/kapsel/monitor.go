@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,11 +26,16 @@ func (f *logFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.keys, "key", nil, "the log's verifier key, or @FILE with one a line; may be repeated. Required")
 	cmd.Flags().StringVar(&f.databaseURL, "database-url", "", "PostgreSQL connection URI: an audit compares the leaves' bytes too")
 	cmd.Flags().StringVar(&f.apiKey, "api-key", "", "a tenant's API key, better in KAPSEL_API_KEY: an audit verifies all of its proof packages too")
+	cmd.Flags().Lookup("api-key").Annotations = map[string][]string{notFromEnvironment: nil} // but see client
 }
 
-func (f *logFlags) client(url string) (logclient.Client, error) {
-	if err := checkURL("URL", url); err != nil {
+func (f *logFlags) client(address string) (logclient.Client, error) {
+	if err := checkURL("URL", address); err != nil {
 		return logclient.Client{}, err
+	}
+	// A key of the environment is for the server of the environment, and not for any log that is looked at.
+	if server := os.Getenv("KAPSEL_URL"); f.apiKey == "" && (server == "" || hostOf(server) == hostOf(address)) {
+		f.apiKey = os.Getenv("KAPSEL_API_KEY")
 	}
 	keys, err := readKeys(f.keys)
 	if err != nil {
@@ -36,7 +44,15 @@ func (f *logFlags) client(url string) (logclient.Client, error) {
 	if len(keys) == 0 {
 		return logclient.Client{}, usageError(errors.New("--key is missing: the log's verifier key, from elsewhere than the log"))
 	}
-	return logclient.Client{HTTP: &http.Client{Timeout: servedTimeout}, URL: url, Keys: keys}, nil
+	return logclient.Client{HTTP: &http.Client{Timeout: servedTimeout}, URL: address, Keys: keys}, nil
+}
+
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Host)
 }
 
 func newMonitor() *cobra.Command {
