@@ -28,6 +28,7 @@ const pooledProbes = 20
 // connect. Settings go with the startup message, which poolers do not pass on: behind one that pools by session they are set
 // after it instead.
 func prepareSession(config *pgx.ConnConfig, settings map[string]string) (func(context.Context, *pgx.Conn) error, error) {
+	config.DialFunc = dial
 	pooler, announced := config.RuntimeParams[poolerParameter]
 	delete(config.RuntimeParams, poolerParameter)
 	switch {
