@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -137,7 +138,8 @@ func (c *Client) post(ctx context.Context, r request) (answer string, size int64
 	if len(body) > maxResponseBytes {
 		return "", -1, fmt.Errorf("the answer has more than %d bytes", maxResponseBytes)
 	}
-	if response.StatusCode == http.StatusConflict && response.Header.Get("Content-Type") == sizeContentType {
+	kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")) // a proxy may add a charset
+	if response.StatusCode == http.StatusConflict && kind == sizeContentType {
 		if size, err = parseSize(strings.TrimSuffix(string(body), "\n")); err != nil {
 			return "", -1, errors.New("it answers a conflict without a size")
 		}

@@ -182,6 +182,29 @@ func TestCollectorLearnsWhatAWitnessKnows(t *testing.T) {
 	}
 }
 
+// A proxy before a witness adds a charset to whatever is text. A node that was started anew learns the witness's size all the same.
+func TestConflictBehindAProxyIsUnderstood(t *testing.T) {
+	log := newLog(t, 30)
+	w := serveWitness(t, "one.example.com", log.verifierKey())
+	first, _ := start(t, log, true, policyOf(t, 1, w))
+	if _, err := cosign(t, first, log.head(20), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		answer := httptest.NewRecorder()
+		w.ServeHTTP(answer, r)
+		out.Header().Set("Content-Type", answer.Header().Get("Content-Type")+"; charset=utf-8")
+		out.WriteHeader(answer.Code)
+		answer.Body.WriteTo(out)
+	}))
+	t.Cleanup(proxy.Close)
+	w.url = proxy.URL
+	second, _ := start(t, log, true, policyOf(t, 1, w))
+	if _, err := cosign(t, second, log.head(30), 10*time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
 // A fork is not cosigned, whatever the collector does.
 func TestForkGetsNoQuorum(t *testing.T) {
 	log := newLog(t, 20)
