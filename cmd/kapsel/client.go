@@ -84,8 +84,8 @@ func (f *clientFlags) demo() (demo, error) {
 	if err := checkURL("--url", f.url); err != nil {
 		return demo{}, err
 	}
-	if strings.ContainsFunc(f.apiKey, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return demo{}, usageError(errors.New("the API key has characters that no key has: it is kps_ and letters, digits, - and _"))
+	if err := checkKey(f.apiKey); err != nil {
+		return demo{}, err
 	}
 	if f.url != "" && f.apiKey != "" {
 		return demo{URL: f.url, APIKey: f.apiKey}, nil
@@ -129,6 +129,14 @@ func (f *clientFlags) sdk() (*kapsel.Client, error) {
 		return nil, usageError(err)
 	}
 	return client, nil
+}
+
+// checkKey refuses what cannot stand in a header as an API key.
+func checkKey(key string) error {
+	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return usageError(errors.New("the API key has characters that no key has: it is kps_ and letters, digits, - and _"))
+	}
+	return nil
 }
 
 // checkURL refuses what cannot be the address of a server or of a log. "" is none.

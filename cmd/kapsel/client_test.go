@@ -92,3 +92,23 @@ func TestKeyOfTheEnvironmentIsForItsServer(t *testing.T) {
 		}
 	}
 }
+
+// What no command could use is not remembered.
+func TestProfilesAreOfServers(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", "")
+	for _, wrong := range [][2]string{
+		{"", "kps_a"}, {"kapsel.example.com", "kps_a"}, {"https://a:b@kapsel.example.com", "kps_a"}, {"https://kapsel.example.com/?a=b", "kps_a"},
+		{"https://kapsel.example.com", "a"}, {"https://kapsel.example.com", "kps_a b"}, {"https://kapsel.example.com", ""},
+	} {
+		set := newRoot()
+		set.SetArgs([]string{"profiles", "set", "one", "--url", wrong[0]})
+		set.SetIn(strings.NewReader(wrong[1] + "\n"))
+		if err := set.ExecuteContext(t.Context()); err == nil || !isWrongCall(err) {
+			t.Errorf("%q was taken: %v", wrong, err)
+		}
+	}
+	if all, err := readProfiles(); err != nil || len(all.Profiles) != 0 {
+		t.Errorf("%d profiles are remembered, %v", len(all.Profiles), err)
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -133,9 +132,11 @@ func newProfilesSet() *cobra.Command {
 process list nor in the history of your shell. The first profile becomes the current one.`,
 		Example: `  kapsel profiles set production --url https://kapsel.example.com < key.txt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, err := url.Parse(server)
-			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			if server == "" {
 				return usageError(errors.New("--url must be the address of a server, such as https://kapsel.example.com"))
+			}
+			if err := checkURL("--url", server); err != nil {
+				return err
 			}
 			if args[0] == "" || strings.ContainsFunc(args[0], func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 				return usageError(errors.New("the name of a profile has at least one character, and no spaces"))
@@ -151,6 +152,9 @@ process list nor in the history of your shell. The first profile becomes the cur
 			key := strings.TrimSpace(line)
 			if !strings.HasPrefix(key, "kps_") {
 				return usageError(errors.New("standard input has no API key (kps_…): pipe one in"))
+			}
+			if err := checkKey(key); err != nil {
+				return err
 			}
 			all.Profiles[args[0]] = profile{URL: strings.TrimRight(server, "/"), APIKey: key}
 			if all.Current == "" {
