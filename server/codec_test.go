@@ -110,3 +110,28 @@ func TestLargestBatchIsNotTooManyParts(t *testing.T) {
 		t.Errorf("%d parts of the JSON form, want %d", n, want)
 	}
 }
+
+// What was decoded has no more messages and elements than were counted before.
+func FuzzPartsOfMessages(f *testing.F) {
+	f.Add([]byte("\x0a\x00\x0a\x04\x12\x02\x0a\x00"), `{"webhooks":[{"headers":[{"name":"a\"{"},{}]},{}]}`)
+	f.Add([]byte("\x0a\x02\x12\x00\x13\x14"), `{"webhooks":[{},{}], "x":{"y":[1,"\\"]}}`)
+	f.Fuzz(func(t *testing.T, wire []byte, text string) {
+		var batch kapselv1.IngestBatchRequest
+		counted := wireParts(wire, batch.ProtoReflect().Descriptor(), 0)
+		if proto.Unmarshal(wire, &batch) == nil && partsIn(&batch) > counted {
+			t.Fatalf("%x: counted %d, decoded %d", wire, counted, partsIn(&batch))
+		}
+		counted = jsonParts([]byte(text))
+		if (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal([]byte(text), &batch) == nil && partsIn(&batch) > counted {
+			t.Fatalf("%q: counted %d, decoded %d", text, counted, partsIn(&batch))
+		}
+	})
+}
+
+func partsIn(batch *kapselv1.IngestBatchRequest) int {
+	n := len(batch.Webhooks)
+	for _, webhook := range batch.Webhooks {
+		n += len(webhook.Headers)
+	}
+	return n
+}
