@@ -147,9 +147,12 @@ const notFromEnvironment = "not-from-environment"
 // fromEnvironment sets each flag that was not given from KAPSEL_<NAME>.
 func fromEnvironment(flags *pflag.FlagSet) error {
 	var errs []error
+	profile := flags.Lookup("profile")
+	chosen := profile != nil && profile.Changed // then another server's address and key must not take its place
 	flags.VisitAll(func(flag *pflag.Flag) {
 		name := environmentName(flag.Name)
 		_, only := flag.Annotations[notFromEnvironment]
+		only = only || chosen && (flag.Name == "url" || flag.Name == "api-key")
 		if value, found := os.LookupEnv(name); found && !only && !flag.Changed && value != "" {
 			if err := flags.Set(flag.Name, value); err != nil {
 				errs = append(errs, usageError(fmt.Errorf("%s: %w", name, err)))

@@ -116,7 +116,7 @@ func newProfiles() *cobra.Command {
 	cmd := &cobra.Command{Use: "profiles", Short: "Remember servers and API keys by name", Args: noArgs,
 		Long: `Keeps servers and API keys in a file that only you can read, config.yaml of kapsel in the directory of your
 configuration (~/.config on Linux). --profile, or KAPSEL_PROFILE, chooses one; otherwise the current one is taken. --url
-and --api-key, and their variables, come before any profile.`,
+and --api-key come before any profile, and their variables before one that --profile does not choose.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return usageError(errors.New("say what to do: kapsel profiles set, use, list or delete"))
 		},

@@ -178,6 +178,16 @@ func TestProfilesAreKeptForOneselfAndChosen(t *testing.T) {
 	if _, failure := say(t, "endpoints", "list", "--url", "http://127.0.0.1:1"); strings.Contains(failure, "refused") {
 		t.Errorf("the key of a profile was sent to another server: %s", failure)
 	}
+	t.Setenv("KAPSEL_URL", "http://127.0.0.1:1")
+	t.Setenv("KAPSEL_API_KEY", "kps_of_another_server")
+	if _, failure := say(t, "endpoints", "list"); !strings.Contains(failure, "127.0.0.1:1") {
+		t.Errorf("the environment does not go before the current profile: %s", failure)
+	}
+	if said := mustSay(t, "endpoints", "list", "--profile", "here"); !strings.Contains(said, "of the profile") {
+		t.Errorf("with the profile that is asked for, endpoints list says\n%s", said)
+	}
+	os.Unsetenv("KAPSEL_URL") // until the end of the test
+	os.Unsetenv("KAPSEL_API_KEY")
 	path, err := profilesPath()
 	if err != nil {
 		t.Fatal(err)
