@@ -36,8 +36,8 @@ where tenant_id = @tenant_id and day between date '1970-01-01' + @first_day::int
 order by day desc;
 
 -- name: DeleteOldUsage :execrows
--- Called by maintenance. Index tenant_usage_day.
-delete from tenant_usage where day < date '1970-01-01' + @before_day::integer;
+-- What is older than so many days, by the database's clock: a node's may be wrong. Called by maintenance. Index tenant_usage_day.
+delete from tenant_usage where day < (now() at time zone 'UTC')::date - @days::integer;
 
 -- name: LockTenantQuota :exec
 -- First of each creation that a quota bounds, so that those of one tenant take turns: what TenantQuota then counts stays

@@ -94,12 +94,12 @@ func (q *Queries) AddUsage(ctx context.Context, db DBTX, arg AddUsageParams) ([]
 }
 
 const deleteOldUsage = `-- name: DeleteOldUsage :execrows
-delete from tenant_usage where day < date '1970-01-01' + $1::integer
+delete from tenant_usage where day < (now() at time zone 'UTC')::date - $1::integer
 `
 
-// Called by maintenance. Index tenant_usage_day.
-func (q *Queries) DeleteOldUsage(ctx context.Context, db DBTX, beforeDay int32) (int64, error) {
-	result, err := db.Exec(ctx, deleteOldUsage, beforeDay)
+// What is older than so many days, by the database's clock: a node's may be wrong. Called by maintenance. Index tenant_usage_day.
+func (q *Queries) DeleteOldUsage(ctx context.Context, db DBTX, days int32) (int64, error) {
+	result, err := db.Exec(ctx, deleteOldUsage, days)
 	if err != nil {
 		return 0, err
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/kapsel-dev/kapsel/internal/fault"
-	"github.com/kapsel-dev/kapsel/internal/limit"
 	"github.com/kapsel-dev/kapsel/store"
 )
 
@@ -59,7 +58,7 @@ func (m *maintenance) tidy(ctx context.Context) error {
 	if err := m.removeKeys(ctx); err != nil {
 		return err
 	}
-	if _, err := m.db.DeleteOldUsage(ctx, m.db.Engine(), limit.Day(time.Now())-usageDays); err != nil {
+	if _, err := m.db.DeleteOldUsage(ctx, m.db.Engine(), usageDays); err != nil {
 		return fmt.Errorf("remove old usage: %w", err)
 	}
 	return m.thinHeads(ctx)
