@@ -65,7 +65,8 @@ func (m *membership) beat(ctx context.Context) error {
 	if err := fault.Point(fault.MembershipBeat); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, heartbeatInterval)
+	// Not given up when the node stops: the database could take it after the node has left, which would be a member again.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), heartbeatInterval)
 	defer cancel()
 	roles := make([]string, len(m.roles))
 	for i, role := range m.roles {
