@@ -140,6 +140,34 @@ func TestTriesAndTimeAreBounded(t *testing.T) {
 	}
 }
 
+// cancelingStream ends the call's context once the server has failed it.
+type cancelingStream struct {
+	connect.ClientStream
+	cancel context.CancelFunc
+}
+
+func (s cancelingStream) Receive(message any) error {
+	err := s.ClientStream.Receive(message)
+	time.AfterFunc(time.Millisecond, s.cancel)
+	return err
+}
+
+func TestCancelingTheWaitForAnotherTryIsACancellation(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	canceling := func(next connect.ClientFunc) connect.ClientFunc {
+		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
+			stream, err := next(ctx, spec)
+			return cancelingStream{stream, cancel}, err
+		}
+	}
+	server := &faulty{err: failure(connect.CodeUnavailable), failures: 1}
+	client := server.client(t, kapsel.WithRetry(kapsel.Retry{MaxAttempts: 2, InitialWait: time.Hour, MaxWait: time.Hour}), kapsel.WithTimeout(0),
+		kapsel.WithInterceptors(canceling))
+	if _, err := client.Events.GetEvent(ctx, new(kapselv1.GetEventRequest)); connect.CodeOf(err) != connect.CodeCanceled || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestWebhooksAreRepeatedWithOneKey(t *testing.T) {
 	f := &faulty{err: failure(connect.CodeUnavailable), failures: 2}
 	client := f.client(t)

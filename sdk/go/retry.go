@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	mathrand "math/rand/v2"
 	"slices"
@@ -113,6 +114,9 @@ func (c *call) Receive(message any) error {
 			c.stream.Close()
 		}
 		if !c.retry.again(c.ctx, n, c.repeatable, err) {
+			if ended := c.ctx.Err(); errors.Is(ended, context.Canceled) && !errors.Is(err, context.Canceled) { // while it waited
+				err = connect.NewError(connect.CodeCanceled, ended.Error()).WithCause(fmt.Errorf("%w: %w", ended, err))
+			}
 			c.cancel()
 			return err
 		}

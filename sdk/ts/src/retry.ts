@@ -41,7 +41,9 @@ export function withRetries(transport: Transport, options: Partial<RetryOptions>
           if (tries >= retry.maxAttempts || signal?.aborted || !(refused || (repeatable && isTransient(error))) || Date.now() + wait >= deadline) {
             throw error;
           }
-          await sleep(wait, signal);
+          await sleep(wait, signal).catch((reason: unknown) => {
+            throw ConnectError.from(reason, Code.Canceled);
+          });
         }
       }
     },

@@ -26,6 +26,20 @@ test("reads are repeated until they succeed, after the wait that the server asks
   assert.ok((times[2] as number) - (times[0] as number) >= 58);
 });
 
+test("a call that is aborted while it waits for another try is canceled", async () => {
+  const aborted = new AbortController();
+  const transport = createRouterTransport(({ service }) => {
+    service(EventService, {
+      getEvent() {
+        setTimeout(() => aborted.abort(), 1);
+        throw unavailable();
+      },
+    });
+  });
+  const { events } = createKapsel({ transport: withRetries(transport, { initialMs: 3_600_000, maxMs: 3_600_000, timeoutMs: 0 }) });
+  await assert.rejects(events.getEvent({ eventId: "evt_1" }, { signal: aborted.signal }), (e) => e instanceof ConnectError && e.code === Code.Canceled);
+});
+
 test("what may have had an effect is not repeated, and neither is what is wrong", async () => {
   let creates = 0;
   let reads = 0;
