@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -56,6 +57,14 @@ func runDev(cmd *cobra.Command, flags *nodeFlags, dataDir, readyFile string) (er
 	if err != nil {
 		return err
 	}
+	if flags.config.StateDir == "" {
+		flags.config.StateDir = filepath.Join(dir, "state")
+	}
+	planned := flags.config
+	planned.DatabaseURL = cmp.Or(planned.DatabaseURL, "postgres://") // its own, once it runs
+	if err := planned.Validate(); err != nil {
+		return usageError(err)
+	}
 	// 0711: the unprivileged user that PostgreSQL runs as when we are root must get through to its own directory.
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
@@ -69,9 +78,6 @@ func runDev(cmd *cobra.Command, flags *nodeFlags, dataDir, readyFile string) (er
 		return usageError(err)
 	}
 	config.AllowedDestinations = append(config.AllowedDestinations, loopback...)
-	if config.StateDir == "" {
-		config.StateDir = filepath.Join(dir, "state")
-	}
 	if config.DatabaseURL == "" {
 		postgres, err := embedpg.Start(ctx, embedpg.Config{DataDir: filepath.Join(dir, "postgres"), Durable: true, Logger: log})
 		if err != nil {

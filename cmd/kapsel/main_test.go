@@ -66,6 +66,8 @@ func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
 		{[]string{"fsck", "--database-url", "postgres://a:secret@h:port/x"}, 2, "cannot parse"},
 		{[]string{"listen", "--forward", "localhost:3000"}, 2, "not the URL of an app"},
 		{[]string{"health", "nonsense"}, 2, "not an address"},
+		{[]string{"dev", "--listen", "here", "--data-dir", filepath.Dir(empty)}, 2, "missing port"},
+		{[]string{"dev", "--public-url", "here", "--data-dir", filepath.Dir(empty)}, 2, "public URL"},
 		{[]string{"keys"}, 2, "kapsel keys create"},
 		{[]string{"completion"}, 2, "for which shell"},
 		{[]string{"completion", "dos"}, 2, "unexpected argument \"dos\""},
