@@ -156,8 +156,9 @@ type DeliveryServiceClient interface {
 	ListAttempts(context.Context, *v1.ListAttemptsRequest) (*v1.ListAttemptsResponse, error)
 	// GetAttempt reads one attempt. Errors: NOT_FOUND (ATTEMPT_NOT_FOUND). Next: GetProofPackage.
 	GetAttempt(context.Context, *v1.GetAttemptRequest) (*v1.GetAttemptResponse, error)
-	// RetryDelivery tries a delivery now. A live one becomes due at once; for a closed one a new delivery is made, which
-	// names it. Each call is a new wish: two calls on a closed delivery make two deliveries.
+	// RetryDelivery tries a delivery now. A live one becomes due at once, unless its destination keeps an order and others are
+	// before it; for a closed one a new delivery is made, which names it. Each call is a new wish: two calls on a closed delivery
+	// make two deliveries.
 	//
 	// Errors: NOT_FOUND (DELIVERY_NOT_FOUND), FAILED_PRECONDITION (DESTINATION_NOT_ENABLED, PAYLOAD_GONE).
 	RetryDelivery(context.Context, *v1.RetryDeliveryRequest) (*v1.RetryDeliveryResponse, error)
@@ -201,8 +202,9 @@ type DeliveryServiceHandler interface {
 	ListAttempts(context.Context, *v1.ListAttemptsRequest) (*v1.ListAttemptsResponse, error)
 	// GetAttempt reads one attempt. Errors: NOT_FOUND (ATTEMPT_NOT_FOUND). Next: GetProofPackage.
 	GetAttempt(context.Context, *v1.GetAttemptRequest) (*v1.GetAttemptResponse, error)
-	// RetryDelivery tries a delivery now. A live one becomes due at once; for a closed one a new delivery is made, which
-	// names it. Each call is a new wish: two calls on a closed delivery make two deliveries.
+	// RetryDelivery tries a delivery now. A live one becomes due at once, unless its destination keeps an order and others are
+	// before it; for a closed one a new delivery is made, which names it. Each call is a new wish: two calls on a closed delivery
+	// make two deliveries.
 	//
 	// Errors: NOT_FOUND (DELIVERY_NOT_FOUND), FAILED_PRECONDITION (DESTINATION_NOT_ENABLED, PAYLOAD_GONE).
 	RetryDelivery(context.Context, *v1.RetryDeliveryRequest) (*v1.RetryDeliveryResponse, error)

@@ -1297,8 +1297,9 @@ export const DeliveryService: GenService<{
     output: typeof GetAttemptResponseSchema;
   },
   /**
-   * RetryDelivery tries a delivery now. A live one becomes due at once; for a closed one a new delivery is made, which
-   * names it. Each call is a new wish: two calls on a closed delivery make two deliveries.
+   * RetryDelivery tries a delivery now. A live one becomes due at once, unless its destination keeps an order and others are
+   * before it; for a closed one a new delivery is made, which names it. Each call is a new wish: two calls on a closed delivery
+   * make two deliveries.
    *
    * Errors: NOT_FOUND (DELIVERY_NOT_FOUND), FAILED_PRECONDITION (DESTINATION_NOT_ENABLED, PAYLOAD_GONE).
    *
