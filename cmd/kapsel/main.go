@@ -65,7 +65,8 @@ func whatToDo(err error) string {
 	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
 		return ": is a server running there, and is the address right?"
 	}
-	if connect.CodeOf(err) == connect.CodeUnimplemented { // as any web server's 404 is read
+	// As any web server's 404 is read, and its page.
+	if connect.CodeOf(err) == connect.CodeUnimplemented || strings.Contains(err.Error(), "invalid content-type") {
 		return ": is that a Kapsel server's address, without a path, and is the server not older than this command?"
 	}
 	return ""

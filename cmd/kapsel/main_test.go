@@ -43,6 +43,8 @@ func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
 	t.Setenv("KAPSEL_DATABASE_URL", "")
 	other := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(other.Close)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html></html>") }))
+	t.Cleanup(page.Close)
 	empty := filepath.Join(t.TempDir(), "empty.json")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -93,6 +95,7 @@ func TestWrongCallsSayInOneLineWhatToDo(t *testing.T) {
 		{[]string{"replay", "--since", "yesterday"}, 2, "neither a time"},
 		{[]string{"replay", "--all", "--url", "http://127.0.0.1:1", "--api-key", "x"}, 1, "is a server running there"},
 		{[]string{"endpoints", "list", "--url", other.URL, "--api-key", "x"}, 1, "is that a Kapsel server's address"},
+		{[]string{"endpoints", "list", "--url", page.URL, "--api-key", "x"}, 1, "is that a Kapsel server's address"},
 		{[]string{"attempts", "list"}, 2, "give one of --delivery-id, --event-id"},
 		{[]string{"endpoints", "create"}, 2, "endpoint is missing"},
 		{[]string{"export", "--from", "2030-01-01", "--to", "2020-01-01"}, 2, "start_time must be before end_time"},
