@@ -156,6 +156,13 @@ func storeUnavailable() *refusal {
 	}
 }
 
+// brokenEndpoint is the answer for an endpoint whose configuration or secret this node cannot use: it says why in its log.
+func brokenEndpoint() *refusal {
+	return &refusal{
+		reason: kapselv1.ErrorReason_ERROR_REASON_INTERNAL, message: "the endpoint's configuration cannot be used at present: try again", retry: unavailableRetry,
+	}
+}
+
 // unavailableState reports whether an SQLSTATE says that the database is away: connection exceptions (08), read-only for now (25006),
 // too few resources (53), shut down or starting (57P).
 func unavailableState(state string) bool {

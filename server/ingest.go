@@ -112,6 +112,8 @@ func (h *ingestHandler) endpoint(r *http.Request) (*route.Endpoint, *problem) {
 	case endpoint.Suspended:
 		return nil, newProblem(http.StatusForbidden, kapselv1.ErrorReason_ERROR_REASON_TENANT_SUSPENDED,
 			"webhooks are not taken in at present: the tenant is suspended")
+	case endpoint.Broken != "":
+		return nil, problemOf(r.Context(), brokenEndpoint())
 	}
 	if wait := h.api.Sources.Blocked(sourceOf(r, endpointID)); wait > 0 {
 		return nil, blockedProblem(wait)

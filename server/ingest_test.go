@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect/v2"
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -332,6 +333,32 @@ func TestYoungEndpointIsNotDeniedWhileTheDatabaseIsAway(t *testing.T) {
 	leave()
 	if _, err := finder.find(gone, id.New(), anyTenant); !errors.Is(err, context.Canceled) {
 		t.Errorf("a source that went away: %v", err)
+	}
+}
+
+// A configuration that cannot be used is the server's fault: whoever sends is to come again, and finds the endpoint when it is mended.
+func TestSourcesOfABrokenEndpointAreAskedToComeAgain(t *testing.T) {
+	r := newRig(t)
+	a := r.tenant()
+	e, _ := r.endpoint(a, &kapselv1.Endpoint{})
+	set := func(verification string) {
+		t.Helper()
+		_, err := r.db.Engine().Exec(t.Context(), `update endpoints set verification = $1 where endpoint_id = $2`, verification, must(id.Endpoint.Parse(e.Id))(t))
+		if err = errors.Join(err, r.deps.Routes.Refresh(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(`{"preset":"nobody"}`)
+	got := r.post(r.url+ingestPath+e.Id, nil, strings.NewReader("{}"))
+	got.wantProblem(t, http.StatusServiceUnavailable, "internal")
+	if got.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	_, err := a.ingest.Ingest(t.Context(), &kapselv1.IngestRequest{EndpointId: e.Id, Payload: []byte("{}")})
+	wantReason(t, err, connect.CodeInternal, "INTERNAL")
+	set(`{}`)
+	if got := r.post(r.url+ingestPath+e.Id, nil, strings.NewReader("{}")); got.status != http.StatusAccepted {
+		t.Errorf("mended: got %d %s, want 202", got.status, got.Code)
 	}
 }
 

@@ -93,6 +93,9 @@ func (s *ingestService) accept(ctx context.Context, principal tenant.Principal, 
 	if endpoint.Suspended { // since the key was looked up
 		return nil, authError(tenant.ErrSuspended, tenant.Ingest)
 	}
+	if endpoint.Broken != "" {
+		return nil, brokenEndpoint()
+	}
 	if len(request.Payload) > endpoint.MaxBodyBytes {
 		return nil, refuse(kapselv1.ErrorReason_ERROR_REASON_PAYLOAD_TOO_LARGE, "the endpoint takes payloads of at most %d bytes", endpoint.MaxBodyBytes)
 	}

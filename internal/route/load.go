@@ -31,6 +31,7 @@ const (
 
 const (
 	defaultDedupWindow = 24 * time.Hour
+	endpointEnabled    = "enabled"
 	// tenantActive is the only state of a tenant in which anything is taken in or delivered.
 	tenantActive = "active"
 	// tenantDeleting has no endpoints here; its destinations hold what is left until it is cancelled.
@@ -38,7 +39,7 @@ const (
 )
 
 // load reads the whole configuration. A row that cannot be compiled makes only its own endpoint or destination
-// unusable: it is left out, and named in problems. Filters that last had already are not compiled again.
+// unusable: it is marked as broken, and named in problems. Filters that last had already are not compiled again.
 func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapshot) (snapshot *Snapshot, problems []error, err error) {
 	endpointRows, err1 := db.RouteEndpoints(ctx, db.Engine())
 	endpointSecretRows, err2 := db.RouteEndpointSecrets(ctx, db.Engine())
@@ -51,15 +52,16 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapsho
 	}
 
 	secrets := make(map[uuid.UUID][][]byte)
+	unreadable := make(map[uuid.UUID]bool) // endpoints and destinations of which a secret cannot be read
 	for _, row := range endpointSecretRows {
 		plain, err := keys.Unseal(row.Ciphertext, secret.AssociatedData(row.TenantID, row.SecretID, EndpointSecretPurpose))
 		if err != nil {
 			problems = append(problems, fmt.Errorf("secret of endpoint %s: %w", id.Endpoint.Text(row.EndpointID), err))
+			unreadable[row.EndpointID] = true
 			continue
 		}
 		secrets[row.EndpointID] = append(secrets[row.EndpointID], plain.Reveal())
 	}
-	unreadable := make(map[uuid.UUID]bool) // destinations of which a secret cannot be read
 	for _, row := range destinationSecretRows {
 		plain, err := keys.Unseal(row.Ciphertext, secret.AssociatedData(row.TenantID, row.SecretID, DestinationSecretPurpose))
 		if err != nil {
@@ -83,9 +85,13 @@ func load(ctx context.Context, db *store.DB, keys *secret.Keyring, last *Snapsho
 	}
 	for _, row := range endpointRows {
 		endpoint, err := compileEndpoint(row, secrets[row.EndpointID], last.Endpoint(row.EndpointID))
+		if err == nil && unreadable[row.EndpointID] {
+			err = errUnreadableSecret
+		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("endpoint %s: %w", id.Endpoint.Text(row.EndpointID), err))
-			continue
+			// Its sources are asked to come again, and not told that it is gone.
+			endpoint = &Endpoint{TenantID: row.TenantID, ID: row.EndpointID, Enabled: row.State == endpointEnabled, Suspended: row.TenantState != tenantActive, Broken: err.Error()}
 		}
 		snapshot.endpoints[endpoint.ID] = endpoint
 	}
@@ -154,7 +160,7 @@ func compileEndpoint(row store.RouteEndpointsRow, secrets [][]byte, last *Endpoi
 	}
 	endpoint := &Endpoint{
 		TenantID: row.TenantID, ID: row.EndpointID,
-		Enabled:      row.State == "enabled",
+		Enabled:      row.State == endpointEnabled,
 		Suspended:    row.TenantState != tenantActive,
 		Preset:       config.Preset,
 		Verifier:     verifier,

@@ -54,6 +54,8 @@ type Endpoint struct {
 	Enabled      bool
 	// Suspended says that the tenant is: nothing is taken in.
 	Suspended bool
+	// Broken says why nothing can be taken in, since its configuration or a secret cannot be used. What is not said here is then unknown.
+	Broken string
 	// Preset is the name of the verification, as leaves record it.
 	Preset   string
 	Verifier *signature.Verifier

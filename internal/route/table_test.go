@@ -163,6 +163,9 @@ func TestABrokenRowHoldsOnlyItsOwnTraffic(t *testing.T) {
 		{"the endpoint's only secret cannot be read", func(r *rig, endpoint, _ uuid.UUID) {
 			r.exec(`update endpoint_secrets set ciphertext = '\x00' where endpoint_id = $1`, endpoint)
 		}, func(endpoint, _ uuid.UUID) string { return id.Endpoint.Text(endpoint) }, false, false},
+		{"one of the endpoint's secrets cannot be read", func(r *rig, endpoint, _ uuid.UUID) {
+			r.exec(`update endpoint_secrets set ciphertext = '\x00' where secret_id = $1`, r.endpointSecret(endpoint, "second"))
+		}, func(endpoint, _ uuid.UUID) string { return id.Endpoint.Text(endpoint) }, false, false},
 		{"the endpoint's secret is another row's", func(r *rig, endpoint, _ uuid.UUID) {
 			r.exec(`update endpoint_secrets set secret_id = $2 where endpoint_id = $1`, endpoint, id.New())
 		}, func(endpoint, _ uuid.UUID) string { return id.Endpoint.Text(endpoint) }, false, false},
@@ -202,8 +205,8 @@ func TestABrokenRowHoldsOnlyItsOwnTraffic(t *testing.T) {
 			if d := snapshot.Destination(otherDestination); d == nil || !d.Active {
 				t.Errorf("the other destination suffers: %+v", d)
 			}
-			if got := snapshot.Endpoint(endpoint) != nil; got != test.routed {
-				t.Errorf("endpoint routed: got %v, want %v", got, test.routed)
+			if e := snapshot.Endpoint(endpoint); e == nil || (e.Broken == "") != test.routed || !e.Enabled {
+				t.Errorf("endpoint: got %+v, want it to take webhooks: %v", e, test.routed)
 			}
 			if got := slices.Equal(snapshot.InactiveDestinations(), []uuid.UUID{destination}); got != test.held {
 				t.Errorf("inactive destinations %v: held %v, want %v", snapshot.InactiveDestinations(), got, test.held)
