@@ -85,8 +85,10 @@ func (c *collector) of(traceID string) map[string][]*tracev1.Span {
 	}
 	for _, same := range spans {
 		slices.SortFunc(same, func(a, b *tracev1.Span) int {
-			// Two attempts under one lease: what leads to either begins with it.
-			return cmp.Or(cmp.Compare(a.StartTimeUnixNano, b.StartTimeUnixNano), cmp.Compare(a.EndTimeUnixNano, b.EndTimeUnixNano))
+			if a.Name == "lease" { // they end with their attempts, and begin when the claim was asked for, which can have been early
+				return cmp.Compare(a.EndTimeUnixNano, b.EndTimeUnixNano)
+			}
+			return cmp.Compare(a.StartTimeUnixNano, b.StartTimeUnixNano)
 		})
 	}
 	return spans
