@@ -2,22 +2,16 @@ package server
 
 import (
 	"encoding/base64"
-	"encoding/binary"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	kapselv1 "github.com/kapsel-dev/kapsel/gen/kapsel/v1"
+	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 )
 
-// Parts of a signature line (C2SP signed-note) and of an Ed25519 cosignature in it (C2SP tlog-cosignature).
-const (
-	keyIDBytes       = 4
-	cosignedAtBytes  = 8
-	cosignatureBytes = keyIDBytes + cosignedAtBytes + 64
-	// maxCosignedAt is 9999-12-31T23:59:59Z, the last second that a timestamp of the API can have.
-	maxCosignedAt = 253402300799
-)
+// keyIDBytes begin the bytes of a signature line (C2SP signed-note).
+const keyIDBytes = 4
 
 // cosignaturesIn reads who else has signed a note than the log itself. Lines of kinds that are not known are listed
 // without a time, and so are those of a time that cannot be.
@@ -35,10 +29,8 @@ func cosignaturesIn(note, origin string) []*kapselv1.Cosignature {
 			continue
 		}
 		c := &kapselv1.Cosignature{KeyName: name, KeyId: raw[:keyIDBytes]}
-		if len(raw) == cosignatureBytes {
-			if seconds := binary.BigEndian.Uint64(raw[keyIDBytes:]); seconds <= maxCosignedAt {
-				c.SignTime = &timestamppb.Timestamp{Seconds: int64(seconds)}
-			}
+		if seconds, possible := checkpoint.CosignedAt(raw); possible {
+			c.SignTime = &timestamppb.Timestamp{Seconds: seconds}
 		}
 		list = append(list, c)
 	}

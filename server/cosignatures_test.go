@@ -13,7 +13,7 @@ import (
 // A line of a kind that is not known can have any bytes where a cosignature has its time: an answer with it is JSON all the same.
 func TestCosignaturesOfImpossibleTimesHaveNone(t *testing.T) {
 	for seconds, shown := range map[uint64]bool{1: true, 253402300799: true, 253402300800: false, math.MaxInt64: false, math.MaxUint64: false} {
-		raw := make([]byte, cosignatureBytes)
+		raw := make([]byte, 4+8+64)
 		binary.BigEndian.PutUint64(raw[keyIDBytes:], seconds)
 		note := fmt.Sprintf("log.example.com/1\n0\nroot\n\n— witness.example.com %s\n", base64.StdEncoding.EncodeToString(raw))
 		list := cosignaturesIn(note, "log.example.com/1")

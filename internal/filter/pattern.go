@@ -8,22 +8,23 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/overloads"
 	"cel.dev/cel-go/common/types"
+
+	"github.com/kapsel-dev/kapsel/internal/pattern"
 )
 
 // maxPatternProgram bounds the instructions of a compiled regular expression: what it takes of memory, and of time for
 // each character. Repeats such as a{1000} are what makes it long.
 const maxPatternProgram = 1000
 
-// safeToCompile is how many instructions a pattern may have by a guess to be compiled at all: some hundred KiB. 1500 characters can
-// have a million and a half.
+// safeToCompile is how many instructions a pattern may have by a guess to be compiled at all: some hundred KiB.
 const safeToCompile = 10 * maxPatternProgram
 
 // boundRepeats refuses regular expressions that are too large to be compiled, of an expression that was only parsed.
 func boundRepeats(parsed *cel.Ast) error {
-	return eachPattern(parsed, func(place string, pattern ast.Expr) error {
-		text, _ := pattern.AsLiteral().(types.String)
-		if tree, err := syntax.Parse(string(text), syntax.Perl); err == nil && guess(tree) > safeToCompile {
-			return tooLarge(place, guess(tree))
+	return eachPattern(parsed, func(place string, of ast.Expr) error {
+		text, _ := of.AsLiteral().(types.String)
+		if size := pattern.Size(string(text)); size > safeToCompile {
+			return tooLarge(place, size)
 		}
 		return nil
 	})
@@ -62,21 +63,6 @@ func eachPattern(of *cel.Ast, check func(place string, pattern ast.Expr) error) 
 		refused = check(fmt.Sprintf("line %d, column %d", at.Line(), at.Column()+1), pattern)
 	}))
 	return refused
-}
-
-// guess is about the number of instructions of a pattern whose repeats are not written out yet.
-func guess(re *syntax.Regexp) int {
-	size := 1 + len(re.Sub)
-	for _, sub := range re.Sub {
-		size += guess(sub)
-	}
-	switch re.Op {
-	case syntax.OpLiteral:
-		size += len(re.Rune)
-	case syntax.OpRepeat:
-		size *= max(re.Min, re.Max, 1) // package syntax takes 1000 at most, nested ones together
-	}
-	return size
 }
 
 // programSize of a pattern that is known to be valid.

@@ -2,7 +2,8 @@ package schema
 
 import (
 	"fmt"
-	"regexp/syntax"
+
+	"github.com/kapsel-dev/kapsel/internal/pattern"
 )
 
 // maxPatternSize bounds the instructions of a schema's regular expressions all together: some 2 MiB. Repeats are what makes them
@@ -26,11 +27,11 @@ func patternsOf(value any) (size int) {
 	case map[string]any:
 		for name, member := range v {
 			if text, ok := member.(string); ok && name == "pattern" {
-				size += patternSize(text)
+				size += pattern.Size(text)
 			}
 			if members, ok := member.(map[string]any); ok && name == "patternProperties" {
-				for pattern := range members {
-					size += patternSize(pattern)
+				for text := range members {
+					size += pattern.Size(text)
 				}
 			}
 			size += patternsOf(member)
@@ -39,29 +40,6 @@ func patternsOf(value any) (size int) {
 		for _, element := range v {
 			size += patternsOf(element)
 		}
-	}
-	return size
-}
-
-// patternSize is about the number of instructions that a pattern compiles to. What is no pattern has none: the compiler refuses it.
-func patternSize(text string) int {
-	parsed, err := syntax.Parse(text, syntax.Perl)
-	if err != nil {
-		return 0
-	}
-	return sizeOf(parsed)
-}
-
-func sizeOf(re *syntax.Regexp) int {
-	size := 1 + len(re.Sub)
-	for _, sub := range re.Sub {
-		size += sizeOf(sub)
-	}
-	switch re.Op {
-	case syntax.OpLiteral:
-		size += len(re.Rune)
-	case syntax.OpRepeat:
-		size *= max(re.Min, re.Max, 1) // package syntax takes 1000 at most, nested ones together
 	}
 	return size
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/kapsel-dev/kapsel/internal/pattern"
 )
 
 // Bounds of a number: the exponent of the largest float64, and a length that every float64 fits into. Numbers are compared as
@@ -111,13 +113,13 @@ func textWeight(s *jsonschema.Schema) int {
 	if s.Pattern == nil {
 		return 0
 	}
-	return patternSize(s.Pattern.String()) / sizePerWeight
+	return pattern.Size(s.Pattern.String()) / sizePerWeight
 }
 
 // nameWeight is what a schema's patterns for names cost each name.
 func nameWeight(s *jsonschema.Schema) (weight int) {
-	for pattern := range s.PatternProperties {
-		weight += 1 + patternSize(pattern.String())/sizePerWeight
+	for expression := range s.PatternProperties {
+		weight += 1 + pattern.Size(expression.String())/sizePerWeight
 	}
 	return weight
 }

@@ -36,7 +36,7 @@ func (s *Sealer) follow(ctx context.Context) error {
 	case marked && published.Size == mark.Size:
 		return s.HighWater.check(published)
 	}
-	if _, err := s.checkHead(ctx, published); err != nil {
+	if err := s.checkNote(ctx, published, row.Note); err != nil {
 		return err
 	}
 	root, err := merkle.RootAt(ctx, published.Size, s.tiles.read)

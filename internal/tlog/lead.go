@@ -122,19 +122,27 @@ func (s *Sealer) checkHead(ctx context.Context, published checkpoint.Checkpoint)
 	if err != nil {
 		return Head{}, fmt.Errorf("read published head: %w", err)
 	}
-	keys, err := s.tiles.keys(ctx)
-	if err != nil {
+	if err := s.checkNote(ctx, published, row.Note); err != nil {
 		return Head{}, err
 	}
-	signed, _, err := checkpoint.Open(row.Note, s.Origin, keys...)
+	return newHead(row.TreeSize, row.RootHash, row.SignedAt, row.Note)
+}
+
+// checkNote makes sure that a note is of the published head, and signed by a key of the log.
+func (s *Sealer) checkNote(ctx context.Context, published checkpoint.Checkpoint, note string) error {
+	keys, err := s.tiles.keys(ctx)
 	if err != nil {
-		return Head{}, fmt.Errorf("%w: the published head of tree size %d is not one of this log: %w", ErrCorrupt, published.Size, err)
+		return err
+	}
+	signed, _, err := checkpoint.Open(note, s.Origin, keys...)
+	if err != nil {
+		return fmt.Errorf("%w: the published head of tree size %d is not one of this log: %w", ErrCorrupt, published.Size, err)
 	}
 	if signed != published {
-		return Head{}, fmt.Errorf("%w: tree size %d with root %s was published, but its note says %d and %s", ErrCorrupt,
+		return fmt.Errorf("%w: tree size %d with root %s was published, but its note says %d and %s", ErrCorrupt,
 			published.Size, published.Root, signed.Size, signed.Root)
 	}
-	return newHead(row.TreeSize, row.RootHash, row.SignedAt, row.Note)
+	return nil
 }
 
 // checkLastLeaves hashes the leaves of the last leaf tile again, which is cheap and finds a database that was put together

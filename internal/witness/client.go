@@ -3,7 +3,6 @@ package witness
 import (
 	"context"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -19,12 +18,6 @@ import (
 	"github.com/kapsel-dev/kapsel/internal/tlog"
 	"github.com/kapsel-dev/kapsel/internal/tlog/checkpoint"
 	"github.com/kapsel-dev/kapsel/internal/tlog/merkle"
-)
-
-const (
-	keyIDBytes = 4
-	// maxSeconds is 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
-	maxSeconds = 253402300799
 )
 
 // Prove makes the consistency proof between two sizes of this log, published or not.
@@ -156,11 +149,11 @@ func (c *Client) post(ctx context.Context, r request) (answer string, size int64
 // of another time, as of a witness that counts milliseconds.
 func possibleTime(signature string) bool {
 	raw, err := base64.StdEncoding.DecodeString(signature)
-	if err != nil || len(raw) < keyIDBytes+8 {
+	if err != nil {
 		return false
 	}
-	seconds := binary.BigEndian.Uint64(raw[keyIDBytes:])
-	return seconds > 0 && seconds <= maxSeconds
+	seconds, possible := checkpoint.CosignedAt(raw)
+	return possible && seconds > 0
 }
 
 // read verifies an answer over the head's text.

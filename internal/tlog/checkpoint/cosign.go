@@ -62,3 +62,16 @@ func ParseSignatures(lines string) ([]Signature, error) {
 	}
 	return list, nil
 }
+
+// maxCosignedAt is 9999-12-31T23:59:59Z, the last second that RFC 3339, and so a proof package and the API, can write.
+const maxCosignedAt = 253402300799
+
+// CosignedAt is the time in a cosignature over Ed25519 (C2SP tlog-cosignature), in seconds since 1970, of the bytes of its line. It
+// reports false for what is of another kind by its length, and for a time that cannot be written.
+func CosignedAt(signature []byte) (seconds int64, possible bool) {
+	if len(signature) != keyIDBytes+timestampBytes+ed25519.SignatureSize {
+		return 0, false
+	}
+	at := binary.BigEndian.Uint64(signature[keyIDBytes:])
+	return int64(at), at <= maxCosignedAt
+}
