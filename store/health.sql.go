@@ -491,10 +491,10 @@ join destinations d on d.tenant_id = u.tenant_id and d.destination_id = u.destin
 order by u.tenant_id, u.destination_id
 on conflict (tenant_id, destination_id) do update
 set consecutive_failures = case when excluded.last_success_at is not null then excluded.consecutive_failures
-      when excluded.last_failure_at < h.last_success_at then h.consecutive_failures
+      when excluded.last_failure_at <= h.last_success_at then h.consecutive_failures
       else h.consecutive_failures + excluded.consecutive_failures end,
   failing_since = case when excluded.last_success_at is not null then excluded.failing_since
-      when excluded.last_failure_at < h.last_success_at then h.failing_since
+      when excluded.last_failure_at <= h.last_success_at then h.failing_since
       else coalesce(h.failing_since, greatest(excluded.failing_since, h.last_success_at)) end,
   last_success_at = greatest(h.last_success_at, excluded.last_success_at),
   last_failure_id = case when excluded.last_failure_at >= coalesce(h.last_failure_at, '-infinity') then excluded.last_failure_id else h.last_failure_id end,
@@ -514,7 +514,7 @@ type WriteHealthParams struct {
 }
 
 // Adds what a node saw since it wrote last: of each destination either a success and the failures after it, or failures only.
-// Failures from before a success that another node wrote already are not in a row with what comes.
+// Failures from before a success that another node wrote already, or from its microsecond, are not in a row with what comes.
 // Rows are taken in one order, so that nodes do not lock each other. The first moment of year 1 and the zero id stand for none.
 func (q *Queries) WriteHealth(ctx context.Context, db DBTX, arg WriteHealthParams) error {
 	_, err := db.Exec(ctx, writeHealth,
