@@ -113,7 +113,7 @@ func newRig(t *testing.T) *rig {
 		DB: db.Requests, Routes: routes, Ingest: ingest.New(committer, limits), Sources: limit.NewSources(), Keyring: keys,
 		Reader: reader, Heads: heads, Seal: sealer.SealAll, Authenticator: tenant.NewAuthenticator(db), Tester: delivery.NewTester(db, nodeID, sender, recorder), Backlog: delivery.NewBacklog(db),
 		Eraser:    ledger.NewEraser(db, nodeID, testLogID, log, func(int) { sealer.Wake() }),
-		PublicURL: "https://kapsel.example.com/", AllowedDestinations: allowed,
+		PublicURL: "https://kapsel.example.com/", AllowedDestinations: allowed, Resolver: nameServer(t, nil),
 		Logger: log, Version: "test", Stopping: stopping.Done(), Ready: func() error { return nil },
 	}
 

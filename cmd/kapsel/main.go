@@ -31,11 +31,20 @@ func main() {
 	os.Exit(code)
 }
 
-// notified returns a context that the first signal to stop ends. The second one ends the process at once.
+// notified returns a context that the first signal to stop ends. From then on the second one ends the process at once.
 func notified() (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+		case <-ctx.Done():
+		}
+		signal.Stop(signals) // before the context ends: whoever sees that it has may send the second one
+		cancel()
+	}()
+	return ctx, cancel
 }
 
 func run(ctx context.Context, args []string) int {

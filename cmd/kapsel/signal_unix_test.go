@@ -37,7 +37,6 @@ func TestSecondSignalEndsTheProcess(t *testing.T) {
 		if _, err := output.Read(line); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(50 * time.Millisecond) // until the signal's default is restored
 		if err := command.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}
