@@ -9,6 +9,11 @@ select h.tenant_id, h.destination_id, h.breaker, h.pauses, h.successes, h.genera
 from destination_health h
 where h.changed_at >= @since::timestamptz and (h.breaker <> 1 or not @only_open::boolean);
 
+-- name: StandingBreaker :one
+-- Called by a node whose probe found another generation than it knew.
+select breaker, pauses, successes, generation, coalesce(extract(epoch from probe_at - now()), 0)::float8 as probe_in_seconds
+from destination_health where tenant_id = @tenant_id and destination_id = @destination_id;
+
 -- name: ShareBreakers :many
 -- Writes transitions that a node made, each only if nobody made another since (generation), and tells people of those that
 -- have a kind. Returns for each what stands: its own, or (won is false) what was there before. A destination that was deleted

@@ -478,6 +478,33 @@ func (q *Queries) ShareBreakers(ctx context.Context, db DBTX, arg ShareBreakersP
 	return items, nil
 }
 
+const standingBreaker = `-- name: StandingBreaker :one
+select breaker, pauses, successes, generation, coalesce(extract(epoch from probe_at - now()), 0)::float8 as probe_in_seconds
+from destination_health where tenant_id = $1 and destination_id = $2
+`
+
+type StandingBreakerRow struct {
+	Breaker        int16
+	Pauses         int32
+	Successes      int16
+	Generation     int64
+	ProbeInSeconds float64
+}
+
+// Called by a node whose probe found another generation than it knew.
+func (q *Queries) StandingBreaker(ctx context.Context, db DBTX, tenantID uuid.UUID, destinationID uuid.UUID) (StandingBreakerRow, error) {
+	row := db.QueryRow(ctx, standingBreaker, tenantID, destinationID)
+	var i StandingBreakerRow
+	err := row.Scan(
+		&i.Breaker,
+		&i.Pauses,
+		&i.Successes,
+		&i.Generation,
+		&i.ProbeInSeconds,
+	)
+	return i, err
+}
+
 const writeHealth = `-- name: WriteHealth :exec
 insert into destination_health as h (tenant_id, destination_id, consecutive_failures, failing_since, last_success_at, last_failure_id,
   last_failure_at, last_diagnosis)

@@ -62,17 +62,13 @@ func (h *Holder) probeOne(ctx context.Context, snapshot *route.Snapshot, destina
 // lookAgain reads a breaker that was not as this node knew it. A database that was set back may have it from long ago, and then
 // no node tells of it.
 func (h *Holder) lookAgain(ctx context.Context, a *account) error {
-	row, err := h.db.DestinationHealth(ctx, h.db.Engine(), a.tenantID, a.destinationID)
+	row, err := h.db.StandingBreaker(ctx, h.db.Engine(), a.tenantID, a.destinationID)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		row.Breaker = int16(breakerClosed)
 	case err != nil:
 		return fmt.Errorf("read a circuit breaker: %w", err)
 	}
-	probeIn := time.Duration(0)
-	if row.ProbeAt != nil {
-		probeIn = time.Until(*row.ProbeAt)
-	}
-	h.health.adopt(a, breakerState(row.Breaker), int(row.Pauses), int(row.Successes), probeIn, row.Generation)
+	h.health.adopt(a, breakerState(row.Breaker), int(row.Pauses), int(row.Successes), seconds(row.ProbeInSeconds), row.Generation)
 	return nil
 }
