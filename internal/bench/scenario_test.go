@@ -256,7 +256,8 @@ func TestPeakMemoryGrowsWithWhatIsHeld(t *testing.T) {
 		t.Skip("this system does not tell")
 	}
 	held := bytes.Repeat([]byte("x"), 256<<20)
-	if after := peakMemory(); after == nil || *after < 256 || *after < *before {
+	// The kernel reckons it with counters of each thread, which are some pages behind.
+	if after := peakMemory(); after == nil || *after < max(255, *before-1) {
 		t.Errorf("after %d MiB: %s MiB, before %s", len(held)>>20, optional(after), optional(before))
 	}
 }
