@@ -124,13 +124,14 @@ func TestWatchTellsCancellations(t *testing.T) {
 	w := r.watch(a, new(kapselv1.WatchEventsRequest))
 	defer w.end()
 	// The route snapshot of intake is refreshed by notices that this rig has none of; a delivery that is live is what counts.
+	// It comes with its event: alone, that would be one without a destination.
 	eventID := id.New()
 	destinationID := must(id.Destination.Parse(d.Id))(t)
 	endpointID := must(id.Endpoint.Parse(e.Id))(t)
-	r.exec(`insert into events values ($1, $2, $3, now(), '', '', '', '', '', '', 'none', '')`, a.id, eventID, endpointID)
 	deliveryID := id.New()
-	r.exec(`insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at) values ($1, $2, $3, $4, $5, now() + interval '1 day')`,
-		a.id, deliveryID, eventID, endpointID, destinationID)
+	r.exec(`with event as (insert into events values ($1, $2, $3, now(), '', '', '', '', '', '', 'none', ''))
+		insert into delivery_queue (tenant_id, delivery_id, event_id, endpoint_id, destination_id, due_at) values ($1, $4, $2, $3, $5, now() + interval '1 day')`,
+		a.id, eventID, endpointID, deliveryID, destinationID)
 	w.await(id.Event.Text(eventID), pending)
 	if _, err := a.deliveries.CancelDelivery(t.Context(), &kapselv1.CancelDeliveryRequest{DeliveryId: id.Delivery.Text(deliveryID)}); err != nil {
 		t.Fatal(err)

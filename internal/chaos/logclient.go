@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,15 +57,21 @@ type Checkpoint struct {
 	Tree   tlog.Tree
 }
 
-// Checkpoint fetches the log's checkpoint.
+// Checkpoint fetches the log's checkpoint. A node may be ready before it has signed the first head of a new log.
 func (c *LogClient) Checkpoint(t testing.TB) Checkpoint {
 	t.Helper()
 	signed, err := c.get("/checkpoint")
+	for began := time.Now(); errors.Is(err, errNotFound) && time.Since(began) < startPatience; {
+		time.Sleep(20 * time.Millisecond)
+		signed, err = c.get("/checkpoint")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c.open(t, string(signed))
 }
+
+var errNotFound = errors.New("not found")
 
 // AwaitLeaves returns the first checkpoint that is seen to cover n leaves.
 func (c *LogClient) AwaitLeaves(t testing.TB, n int64, patience time.Duration) Checkpoint {
@@ -177,6 +184,9 @@ func (c *LogClient) get(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusNotFound {
+		return nil, fmt.Errorf("GET %s: %w", path, errNotFound)
+	}
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("GET %s: HTTP status %d", path, answer.StatusCode)
 	}
