@@ -42,7 +42,9 @@ func (h *Holder) probe(ctx context.Context, snapshot *route.Snapshot, held map[i
 
 func (h *Holder) probeOne(ctx context.Context, snapshot *route.Snapshot, destination *route.Destination, a *account, generation int64) error {
 	patience, started := destination.Timeout+probeMargin, time.Now()
-	rows, err := h.db.ClaimProbe(ctx, h.db.Engine(), store.ClaimProbeParams{
+	claiming, cancel := outlasting(ctx)
+	defer cancel()
+	rows, err := h.db.ClaimProbe(claiming, h.db.Engine(), store.ClaimProbeParams{
 		NodeID: h.dispatcher.nodeID, LeaseSeconds: h.claimer.lease.Seconds(), HeldUntil: HeldUntil(destination.ID),
 		TenantID: destination.TenantID, DestinationID: destination.ID, ProbeSeconds: patience.Seconds(), Generation: generation,
 	})

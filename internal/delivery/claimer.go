@@ -93,7 +93,9 @@ func (c *Claimer) claim(ctx context.Context) (int, error) {
 	}
 	snapshot := c.routes.Snapshot()
 	started := time.Now()
-	rows, err := c.db.ClaimDue(ctx, c.db.Engine(), store.ClaimDueParams{
+	claiming, cancel := outlasting(ctx)
+	defer cancel()
+	rows, err := c.db.ClaimDue(claiming, c.db.Engine(), store.ClaimDueParams{
 		NodeID: c.nodeID, LeaseSeconds: c.lease.Seconds(), MaxRows: int32(room),
 		FullDestinationIds: c.closedDestinations(snapshot),
 	})

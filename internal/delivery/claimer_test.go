@@ -87,6 +87,26 @@ func TestRetryIsSentWhenItIsDueAndNotBefore(t *testing.T) {
 	}
 }
 
+// A claim that is cut off, at any moment, may be committed all the same. Nothing stays leased to a node that does not send it.
+func TestClaimThatIsCutOffLeavesNoLease(t *testing.T) {
+	n := newRig(t).node()
+	sink := new(counter)
+	destination := n.destination(newSink(t, sink.ServeHTTP).URL, 8)
+	n.refresh()
+	for i := range 200 {
+		n.due(n.event("{}"), destination, 0, -time.Second, uuid.Nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%40)*100*time.Microsecond)
+		n.claimer.claim(ctx)
+		cancel()
+	}
+	stop := n.run()
+	n.await(0, liveRows)
+	stop()
+	if leaves := n.leaves(); len(leaves) != 200 {
+		t.Errorf("%d leaves, want 200", len(leaves))
+	}
+}
+
 // The attempt of a lost node may have reached the network: it is on record before the next one is made.
 func TestLostNodesAttemptIsRecordedFirst(t *testing.T) {
 	for _, state := range []string{"enabled", "deleted", "paused"} {

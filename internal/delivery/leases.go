@@ -13,6 +13,17 @@ import (
 // releaseTimeout bounds the giving back of leases. What is not given back runs out by itself.
 const releaseTimeout = 5 * time.Second
 
+// outlasting is ctx, but ends releaseTimeout later: a claim that is cut off may be committed all the same, and leases of which
+// its node does not know have to run out.
+func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(releaseTimeout, cancel) })
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
 // Leases gives back what this node holds and will not send.
 type Leases struct {
 	db     *store.DB

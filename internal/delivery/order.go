@@ -144,7 +144,9 @@ func (c *Claimer) claimTurns(ctx context.Context, keys []turn) error {
 		return nil
 	}
 	started := time.Now()
-	claimed, err := c.db.ClaimTurns(ctx, c.db.Engine(), store.ClaimTurnsParams{
+	claiming, cancel := outlasting(ctx)
+	defer cancel()
+	claimed, err := c.db.ClaimTurns(claiming, c.db.Engine(), store.ClaimTurnsParams{
 		NodeID: c.nodeID, LeaseSeconds: c.lease.Seconds(), DestinationIds: destinationIDs, OrderKeys: orderKeys, TurnMoment: turnMoment,
 	})
 	if err != nil {
