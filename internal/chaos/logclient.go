@@ -60,15 +60,15 @@ type Checkpoint struct {
 // Checkpoint fetches the log's checkpoint. A node may be ready before it has signed the first head of a new log.
 func (c *LogClient) Checkpoint(t testing.TB) Checkpoint {
 	t.Helper()
-	signed, err := c.get("/checkpoint")
-	for began := time.Now(); errors.Is(err, errNotFound) && time.Since(began) < startPatience; {
-		time.Sleep(20 * time.Millisecond)
-		signed, err = c.get("/checkpoint")
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		signed, err := c.get("/checkpoint")
+		if err == nil {
+			return c.open(t, string(signed))
+		}
+		if !errors.Is(err, errNotFound) || time.Since(began) > startPatience {
+			t.Fatal(err)
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c.open(t, string(signed))
 }
 
 var errNotFound = errors.New("not found")
